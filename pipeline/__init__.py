@@ -1,0 +1,1 @@
+"""Fetch, resize, enhance and store whole collections of images."""

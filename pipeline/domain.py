@@ -1,0 +1,349 @@
+"""The words of the pipeline as frozen dataclasses: no I/O, nothing heavy."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Final, Literal, Self
+
+from pipeline.errors import PipelineError, RecipeError, remedy_for
+
+Stage = Literal["fetch", "resize", "enhance", "store"]
+STAGES: Final[tuple[Stage, ...]] = ("fetch", "resize", "enhance", "store")
+
+Fit = Literal["inside", "cover", "contain", "fill"]
+Format = Literal["jpeg", "webp", "avif", "png", "same"]
+FITS: Final[tuple[Fit, ...]] = ("inside", "cover", "contain", "fill")
+FORMATS: Final[tuple[Format, ...]] = ("jpeg", "webp", "avif", "png", "same")
+
+# WebP cannot be larger than this on a side; the other formats can.
+MAX_SIDE: Final = 16383
+
+JobStatus = Literal["queued", "processing", "stalled", "completed", "failed", "cancelled"]
+FINAL_STATUSES: Final = frozenset({"completed", "failed", "cancelled"})
+
+_JOB_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image of a collection.
+
+    Attributes
+    ----------
+    key : str
+        Stable, unique in its job and safe as a relative file name: the output's name without its suffix.
+    url : str
+        Where its bytes are: an http(s) URL, a local path, or another URL that fsspec opens.
+    """
+
+    key: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What is done to every image; checked when made.
+
+    Attributes
+    ----------
+    max_width, max_height : int
+        The box that the result fits, in pixels, 1 to 16383.
+    fit : {"inside", "cover", "contain", "fill"}
+        How an image meets the box, as CSS and sharp define it: ``inside`` keeps the aspect and is at most the box;
+        ``cover`` fills the box and crops what sticks out, centred; ``contain`` is ``inside`` on a canvas of the
+        box's size; ``fill`` stretches.
+    enhance : str or None
+        A model's name in the catalogue, or None for no enhancement.
+    format : {"jpeg", "webp", "avif", "png", "same"}
+        The output's format; ``same`` keeps the source's.
+    quality : int
+        1 to 100, for the lossy formats.
+    enlarge : bool
+        Whether an image smaller than the box is made larger.
+    background : str
+        ``#rrggbb``: the canvas of ``contain``, and what shows through where the format has no alpha.
+    keep_copyright : bool
+        Whether the EXIF tags Artist and Copyright are kept; all other metadata is always removed.
+
+    Raises
+    ------
+    RecipeError
+        If a field is out of range. The message names the field, its value and what is allowed.
+    """
+
+    max_width: int = 1024
+    max_height: int = 1024
+    fit: Fit = "inside"
+    enhance: str | None = None
+    format: Format = "jpeg"
+    quality: int = 80
+    enlarge: bool = False
+    background: str = "#ffffff"
+    keep_copyright: bool = False
+
+    def __post_init__(self) -> None:
+        _require_int_in("max_width", self.max_width, 1, MAX_SIDE)
+        _require_int_in("max_height", self.max_height, 1, MAX_SIDE)
+        _require_int_in("quality", self.quality, 1, 100)
+        _require_one_of("fit", self.fit, FITS)
+        _require_one_of("format", self.format, FORMATS)
+        for name in ("enlarge", "keep_copyright"):
+            _require_one_of(name, getattr(self, name), (True, False))
+        if not isinstance(self.background, str) or not re.fullmatch(r"#[0-9a-fA-F]{6}", self.background):
+            raise RecipeError(f"background is {self.background!r}; allowed is #rrggbb, such as #ffffff")
+        if self.enhance is not None and (not isinstance(self.enhance, str) or not self.enhance):
+            raise RecipeError(f"enhance is {self.enhance!r}; allowed is a model's name, or none")
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages that this Recipe asks for, in their order."""
+        return tuple(stage for stage in STAGES if stage != "enhance" or self.enhance)
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that are equal for equal Recipes, on any machine and version of Python."""
+        canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.blake2b(canonical.encode(), digest_size=8).hexdigest()
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+        """Make a Recipe of a mapping, such as a TOML file's table.
+
+        Raises
+        ------
+        RecipeError
+            If a name is unknown or a value out of range.
+        """
+        known = [field.name for field in fields(cls)]
+        for name in values:
+            if name not in known:
+                raise RecipeError(f"a recipe has no field {name!r}; its fields are {', '.join(known)}")
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class FetchPolicy:
+    """How the bytes of an image are asked for.
+
+    Attributes
+    ----------
+    timeout_s : float
+        Seconds for one whole answer, headers and body.
+    retries : int
+        How often a failure that may pass is tried again.
+    max_bytes : int
+        The most bytes that one image may have.
+    connections_per_host : int
+        Concurrent requests to one host from one worker.
+    allow_private : bool
+        Whether addresses that are not public (loopback, private networks) may be dialled.
+    """
+
+    timeout_s: float = 30.0
+    retries: int = 2
+    max_bytes: int = 256 * 2**20
+    connections_per_host: int = 16
+    allow_private: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.timeout_s <= 3600:
+            raise RecipeError(f"timeout is {self.timeout_s!r}; allowed is more than 0 and at most 3600 seconds")
+        _require_int_in("retries", self.retries, 0, 100)
+        _require_int_in("connections_per_host", self.connections_per_host, 1, 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run of one Recipe over one collection to one destination.
+
+    Attributes
+    ----------
+    id : str
+        Letters, digits, ``.``, ``_`` and ``-``, at most 100.
+    collection : str
+        What the user pointed at. A list given in Python is kept as a manifest beside the ledger.
+    destination : str
+        A folder, or a URL that fsspec writes to.
+    recipe : Recipe
+    fetch : FetchPolicy
+    url_column : str
+        The manifest's column that holds the URLs.
+    """
+
+    id: str
+    collection: str
+    destination: str
+    recipe: Recipe = field(default_factory=Recipe)
+    fetch: FetchPolicy = field(default_factory=FetchPolicy)
+    url_column: str = "url"
+
+    def __post_init__(self) -> None:
+        if not _JOB_ID.fullmatch(self.id):
+            raise RecipeError(
+                f"a job's id is {self.id!r}; allowed are up to 100 letters, digits, '.', '_' and '-', "
+                "the first a letter or a digit"
+            )
+
+    def to_json(self) -> str:
+        """Write the job as JSON, as its hash in Redis keeps it."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote."""
+        values = json.loads(text)
+        recipe = Recipe.from_mapping(values.pop("recipe"))
+        fetch = FetchPolicy(**values.pop("fetch"))
+        return cls(**values, recipe=recipe, fetch=fetch)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an image failed: strings only, so that it crosses processes and JSON."""
+
+    stage: Stage
+    error: str
+    message: str
+
+    @classmethod
+    def from_error(cls, stage: Stage, error: BaseException) -> Self:
+        """Describe an error that one image raised in `stage`."""
+        known = isinstance(error, PipelineError)
+        message = str(error) if known else f"{type(error).__name__}: {error}"
+        return cls(stage, type(error).__name__, message)
+
+    @property
+    def remedy(self) -> str:
+        """What a user can do about it; empty if nothing is known."""
+        return remedy_for(self.error)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one Item: one row of the ledger.
+
+    Attributes
+    ----------
+    item : Item
+    status : {"stored", "skipped", "failed"}
+    output : str
+        The stored image's path or URL; empty unless stored.
+    width, height : int
+        The stored image's size in pixels; 0 unless stored.
+    bytes_in, bytes_out : int
+        What was fetched and what was stored.
+    sha256 : str
+        Of the stored bytes.
+    attempts : int
+        How often the source was asked.
+    seconds : mapping of str to float
+        Seconds that each stage took, by stage.
+    failure : Failure or None
+        Set if and only if `status` is ``failed``.
+    model : str
+        The enhancement model and the start of its hash, ``name@1a2b3c4d``; empty without one.
+    finished_at : float
+        Seconds since the epoch.
+    """
+
+    item: Item
+    status: Literal["stored", "skipped", "failed"]
+    output: str = ""
+    width: int = 0
+    height: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    sha256: str = ""
+    attempts: int = 1
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    failure: Failure | None = None
+    model: str = ""
+    finished_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A snapshot of a Job.
+
+    Attributes
+    ----------
+    job_id : str
+    status : {"queued", "processing", "stalled", "completed", "failed", "cancelled"}
+    total : int or None
+        Items in the collection; None until it has been counted.
+    stored, skipped, failed : int
+        Outcomes so far, those of earlier runs of the same job included.
+    done_by_stage : mapping of str to int
+        Items that have left each stage, failed or not; only the stages that the Recipe asks for.
+    failed_by_stage : mapping of str to int
+    seconds_by_stage : mapping of str to float
+        Seconds of work in each stage, summed over images.
+    bytes_in, bytes_out : int
+    seconds : float
+        Since this run began to process.
+    images_per_second : float
+        Of the last seconds while it runs; of the whole run once it has ended.
+    eta_seconds : float or None
+        Seconds that the rest will take at that speed.
+    error : str
+        Why the whole job failed; empty otherwise.
+    created_at, started_at, completed_at : str
+        ISO 8601 in UTC; empty if not yet.
+    version : int
+        Grows with every snapshot that is published.
+    """
+
+    job_id: str
+    status: JobStatus = "queued"
+    total: int | None = None
+    stored: int = 0
+    skipped: int = 0
+    failed: int = 0
+    done_by_stage: Mapping[str, int] = field(default_factory=dict)
+    failed_by_stage: Mapping[str, int] = field(default_factory=dict)
+    seconds_by_stage: Mapping[str, float] = field(default_factory=dict)
+    bytes_in: int = 0
+    bytes_out: int = 0
+    seconds: float = 0.0
+    images_per_second: float = 0.0
+    eta_seconds: float | None = None
+    error: str = ""
+    created_at: str = ""
+    started_at: str = ""
+    completed_at: str = ""
+    version: int = 0
+
+    @property
+    def done(self) -> int:
+        """Items with an Outcome."""
+        return self.stored + self.skipped + self.failed
+
+    @property
+    def percent(self) -> float:
+        """0 to 100."""
+        if self.total is None:
+            return 0.0
+        return 100.0 * self.done / self.total if self.total else 100.0
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing more will come of this run: completed, failed or cancelled."""
+        return self.status in FINAL_STATUSES
+
+    def with_status(self, status: JobStatus) -> Progress:
+        """Return the same snapshot with another status."""
+        return replace(self, status=status)
+
+
+def _require_int_in(name: str, value: object, lowest: int, highest: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
+        raise RecipeError(f"{name} is {value!r}; allowed is a whole number from {lowest} to {highest}")
+
+
+def _require_one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:
+    if value not in allowed:
+        raise RecipeError(f"{name} is {value!r}; allowed is {', '.join(map(str, allowed))}")

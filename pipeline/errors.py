@@ -1,0 +1,180 @@
+"""Everything that the pipeline raises on purpose.
+
+::
+
+    PipelineError
+    ├── SettingsError            an environment variable means nothing
+    ├── RecipeError              a field of the Recipe is out of range
+    ├── SourceError              the collection is missing, empty or unreadable
+    ├── DestinationError         the destination cannot be written
+    ├── LedgerError              the ledger cannot be read or written
+    ├── ModelError               the enhancement model is unknown or cannot be used
+    ├── ClusterError             no Dask scheduler or no worker answers
+    ├── StateError               Redis does not answer, or answers something unusable
+    │   ├── JobNotFoundError     no job has that id
+    │   └── JobConflictError     the job is in a state that forbids it
+    └── StageError               one image failed in one stage; it becomes a failed Outcome
+        ├── FetchError           its bytes could not be had
+        │   ├── MissingError         nothing is there (404, 410, no such file)
+        │   ├── AccessError          not allowed (401, 403, file permissions)
+        │   ├── AddressError         the URL or its address is refused
+        │   ├── ServerError          the server failed or answers something else
+        │   ├── TimeoutFetchError    no whole answer in time
+        │   └── TooLargeError        more bytes than the limit
+        ├── DecodeError          the bytes are no usable image
+        │   ├── NotAnImageError      of no known format
+        │   ├── TruncatedError       it ends too early, or is damaged
+        │   └── TooManyPixelsError   more pixels than the limit
+        ├── EnhanceError         the model failed on it
+        ├── StoreError           the result could not be encoded or written
+        └── WorkerLostError      it ended its worker process (memory, a codec's crash)
+
+A child exists where a caller would do something else about it; `remedy` says what. Every error pickles, since it
+crosses processes: its arguments are positional and all of them reach ``super().__init__``.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class PipelineError(Exception):
+    """The root: ``except PipelineError`` catches whatever the pipeline raises on purpose."""
+
+    remedy: ClassVar[str] = ""
+
+
+class SettingsError(PipelineError):
+    """An environment variable has a value that means nothing."""
+
+
+class RecipeError(PipelineError, ValueError):
+    """A field of the Recipe is out of range."""
+
+
+class SourceError(PipelineError):
+    """The collection is missing, empty or unreadable."""
+
+
+class DestinationError(PipelineError):
+    """The destination cannot be written."""
+
+
+class LedgerError(PipelineError):
+    """The ledger cannot be read or written."""
+
+
+class ModelError(PipelineError):
+    """The enhancement model is unknown or cannot be used."""
+
+
+class ClusterError(PipelineError):
+    """No Dask scheduler, or no worker, answers."""
+
+
+class StateError(PipelineError):
+    """Redis does not answer, or answers something unusable."""
+
+
+class JobNotFoundError(StateError):
+    """No job has that id."""
+
+
+class JobConflictError(StateError):
+    """The job is in a state that forbids what was asked."""
+
+
+class StageError(PipelineError):
+    """One image failed in one stage; it becomes a failed Outcome, and the run goes on."""
+
+
+class FetchError(StageError):
+    """The bytes of an image could not be had."""
+
+    remedy = "Check that the source can be reached from the workers, then retry."
+
+
+class MissingError(FetchError):
+    """Nothing is there: 404, 410 or no such file."""
+
+    remedy = "Take it out of the collection, or put the file back; a retry alone will not help."
+
+
+class AccessError(FetchError):
+    """Reading it is not allowed: 401, 403 or the file's permissions."""
+
+    remedy = "Give the workers the right to read it (credentials, a fresh signed URL, file permissions), then retry."
+
+
+class AddressError(FetchError):
+    """The URL, or the address that it leads to, is refused."""
+
+    remedy = "Only http and https to public addresses are fetched; allow private ones with --allow-private."
+
+
+class ServerError(FetchError):
+    """The server failed, or answered something other than a whole body."""
+
+    remedy = "The server is at fault: retry later."
+
+
+class TimeoutFetchError(FetchError):
+    """No whole answer came in time."""
+
+    remedy = "Retry later, or give slow servers more time with --timeout."
+
+
+class TooLargeError(FetchError):
+    """It has more bytes than the limit."""
+
+    remedy = "Take it out of the collection, or make it smaller at the source."
+
+
+class DecodeError(StageError):
+    """The bytes are no usable image."""
+
+    remedy = "Open it in another program; if that works, please report it with the file."
+
+
+class NotAnImageError(DecodeError):
+    """The bytes are of no known image format."""
+
+    remedy = "Often an error page or an empty file: look at what the source really sends."
+
+
+class TruncatedError(DecodeError):
+    """The image ends too early or is damaged."""
+
+    remedy = "The file itself is broken: get a whole copy, then retry."
+
+
+class TooManyPixelsError(DecodeError):
+    """The image has more pixels than the limit."""
+
+    remedy = "Take it out of the collection, or scale it down at the source."
+
+
+class EnhanceError(StageError):
+    """The enhancement model failed on it."""
+
+    remedy = "Retry; if it fails again, run without --enhance and please report it."
+
+
+class StoreError(StageError):
+    """The result could not be encoded or written."""
+
+    remedy = "Check the destination's free space and permissions, then retry."
+
+
+class WorkerLostError(StageError):
+    """It ended the worker process that handled it, by memory use or by a codec's crash."""
+
+    remedy = "Likely too large for a worker's memory, or a crash in a codec: take it out, or give workers more memory."
+
+
+def remedy_for(error_name: str) -> str:
+    """Return what a user can do about an error, by the name of its class; empty if nothing is known."""
+    error = globals().get(error_name)
+    if isinstance(error, type) and issubclass(error, PipelineError):
+        return error.remedy
+    return ""

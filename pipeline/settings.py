@@ -1,0 +1,65 @@
+"""The environment, read once and at the edge: only interfaces make a Settings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from platformdirs import user_data_path
+
+from pipeline.errors import SettingsError
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the machine decides rather than the job.
+
+    Attributes
+    ----------
+    redis_url : str or None
+        ``REDIS_URL``; None for the embedded Valkey.
+    cluster : str or None
+        ``PIPELINE_CLUSTER``: a scheduler's address; None for a local cluster.
+    destination : str or None
+        ``PIPELINE_DESTINATION``: where results go if a command names no other place.
+    allow_private : bool
+        ``PIPELINE_ALLOW_PRIVATE``: whether sources may be on addresses that are not public.
+    data_dir : Path
+        ``PIPELINE_DATA_DIR``: the embedded server's files.
+    """
+
+    redis_url: str | None = None
+    cluster: str | None = None
+    destination: str | None = None
+    allow_private: bool = False
+    data_dir: Path = field(default_factory=lambda: user_data_path("image-pipeline"))
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str] = os.environ) -> Self:
+        """Read the environment.
+
+        Raises
+        ------
+        SettingsError
+            If a variable has a value that means nothing.
+        """
+        data_dir = environ.get("PIPELINE_DATA_DIR")
+        return cls(
+            redis_url=environ.get("REDIS_URL") or None,
+            cluster=environ.get("PIPELINE_CLUSTER") or None,
+            destination=environ.get("PIPELINE_DESTINATION") or None,
+            allow_private=_read_flag(environ, "PIPELINE_ALLOW_PRIVATE"),
+            data_dir=Path(data_dir) if data_dir else user_data_path("image-pipeline"),
+        )
+
+
+def _read_flag(environ: Mapping[str, str], name: str) -> bool:
+    value = environ.get(name, "").strip().lower()
+    if value in {"1", "true", "yes", "on"}:
+        return True
+    if value in {"", "0", "false", "no", "off"}:
+        return False
+    raise SettingsError(f"{name} is {value!r}; allowed is 1 or 0, true or false, yes or no, on or off")
