@@ -1,0 +1,126 @@
+"""Where the tasks run: a scheduler that somebody else runs, or a local cluster for the time of one job."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any, Final
+
+import dask
+from distributed import Client, LocalCluster
+
+from pipeline.errors import ClusterError
+
+DASHBOARD_PORT: Final = 8787
+
+# Dask's nanny sets a trim threshold of 64 KiB, with which glibc gives every image buffer back to the kernel when it
+# is freed: that costs a third of the throughput. Dask and the operator's environment cannot override it, this can.
+WORKER_ENVIRONMENT: Final = {
+    "MALLOC_TRIM_THRESHOLD_": str(512 * 2**20),
+    "MALLOC_MMAP_THRESHOLD_": str(512 * 2**20),
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+
+_LOCAL_CONFIG: Final[dict[str, Any]] = {
+    "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT,
+    # Ctrl-C is the driver's to handle: the workers, in the same terminal, must not die of it first.
+    "distributed.worker.preload": ["pipeline.runner.worker_preload"],
+    # A batch whose worker died is run again image by image at once, rather than as a whole three more times.
+    "distributed.scheduler.allowed-failures": 0,
+    # The stages of a batch stay where its images are, and the driver already bounds what is in flight.
+    "distributed.scheduler.work-stealing": False,
+    "distributed.scheduler.worker-saturation": "inf",
+    "distributed.admin.system-monitor.gil.enabled": False,
+}
+
+
+@contextlib.contextmanager
+def open_client(address: str | None, workers: int | None = None, timeout_s: float = 5.0) -> Iterator[Client]:
+    """Connect to a scheduler, or start a local cluster that ends with the block.
+
+    Parameters
+    ----------
+    address : str or None
+        Such as ``tcp://10.0.0.1:8786``; None for a local cluster.
+    workers : int, optional
+        Processes of the local cluster, each of one thread; one a core if not given.
+    timeout_s : float
+        Seconds until a scheduler that does not answer is given up.
+
+    Raises
+    ------
+    ClusterError
+        If the scheduler does not answer or has no workers, or the local cluster cannot start.
+    """
+    if address:
+        with _connect(address, timeout_s) as client:
+            _require_workers(client, address, timeout_s)
+            yield client
+        return
+    with (
+        dask.config.set(_LOCAL_CONFIG),
+        _start_local(workers or os.cpu_count() or 1) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+def check_scheduler(address: str, timeout_s: float = 5.0) -> None:
+    """Raise ClusterError unless a scheduler with at least one worker answers at `address`."""
+    with open_client(address, timeout_s=timeout_s):
+        pass
+
+
+def count_threads(client: Client) -> int:
+    """Return the worker threads of the cluster."""
+    return sum(worker["nthreads"] for worker in client.scheduler_info(n_workers=-1)["workers"].values())
+
+
+def _connect(address: str, timeout_s: float) -> Client:
+    try:
+        return Client(address, timeout=timeout_s, set_as_default=False)
+    except (OSError, ValueError, TypeError) as error:
+        # Dask raises OSError for time-outs too, and ValueError for what is no address.
+        raise ClusterError(
+            f"no Dask scheduler answers at {address!r} within {timeout_s:g} s; "
+            "start one with `dask scheduler`, or leave --cluster out for a local cluster"
+        ) from error
+
+
+def _require_workers(client: Client, address: str, timeout_s: float) -> None:
+    try:
+        client.wait_for_workers(1, timeout=timeout_s)
+    except TimeoutError as error:
+        raise ClusterError(
+            f"the Dask scheduler at {address!r} has no workers; start some with `dask worker {address}`"
+        ) from error
+
+
+def _start_local(workers: int) -> LocalCluster:
+    try:
+        return LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address=f"127.0.0.1:{_free_dashboard_port()}",
+            silence_logs=logging.CRITICAL,
+        )
+    except (OSError, RuntimeError, TimeoutError) as error:
+        raise ClusterError(f"cannot start a local Dask cluster of {workers} workers: {error}") from error
+
+
+def _free_dashboard_port() -> int:
+    # Dask takes a random port if its own is busy, but warns.
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", DASHBOARD_PORT))
+        except OSError:
+            return 0
+    return DASHBOARD_PORT

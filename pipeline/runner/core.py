@@ -1,0 +1,205 @@
+"""What the driver decides, without any I/O: events in, decisions out.
+
+The driver reads Items, submits batches and writes state; which, when and what is decided here, so that it can be
+tested without a cluster. Time comes in as an argument.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from pipeline.domain import Failure, Item, JobStatus, Outcome, Progress, Stage
+
+# How often an image that is alone in the cluster may lose its worker before it is blamed for it.
+MAX_LOSSES_ALONE: Final = 2
+
+# Decoded images of a batch wait in memory between stages: 16 of 1024 x 768 are 38 MB.
+MAX_BATCH: Final = 16
+
+# Batches in flight for a worker thread: one that computes, the others fetching ahead.
+BATCHES_PER_THREAD: Final = 4
+
+# Seconds over which the live speed is taken.
+SPEED_WINDOW_S: Final = 10.0
+
+
+@dataclass(slots=True)
+class Batch:
+    """Items that one chain of tasks handles together."""
+
+    number: int
+    items: Sequence[Item]
+    stages_done: list[Stage] = field(default_factory=list)
+
+
+class RunCore:
+    """The state of one run of a job.
+
+    Parameters
+    ----------
+    stages : sequence of {"fetch", "resize", "enhance", "store"}
+        The stages that the Recipe asks for.
+    window : int
+        The most batches in flight.
+    before : Progress
+        The job as earlier runs left it: its counts go on from there.
+    started_at_s : float
+        The time at which this run begins, in seconds of any clock; later times are of the same clock.
+    """
+
+    def __init__(self, stages: Sequence[Stage], window: int, before: Progress, started_at_s: float) -> None:
+        self.window = window
+        self.is_cancelled = False
+        self.is_exhausted = False
+        self.total: int | None = None
+        self._stages = tuple(stages)
+        self._before = before
+        self._in_flight: dict[int, Batch] = {}
+        self._suspects: deque[Item] = deque()
+        self._losses_alone: Counter[str] = Counter()
+        self._next_number = 0
+        self._status = Counter({"stored": before.stored, "skipped": before.skipped, "failed": before.failed})
+        self._done_by_stage = Counter(dict.fromkeys(self._stages, before.done))
+        self._failed_by_stage = Counter(before.failed_by_stage)
+        self._seconds_by_stage = Counter(before.seconds_by_stage)
+        self._bytes_in, self._bytes_out = before.bytes_in, before.bytes_out
+        self._started_at_s = started_at_s
+        self._samples: deque[tuple[float, int]] = deque([(started_at_s, before.done)])
+
+    @property
+    def done(self) -> int:
+        """Items with an Outcome, earlier runs included."""
+        return self._status.total()
+
+    @property
+    def pending(self) -> int:
+        """Items that have been read and have no Outcome yet."""
+        return sum(len(batch.items) for batch in self._in_flight.values()) + len(self._suspects)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to wait for."""
+        return not self._in_flight and (self.is_cancelled or (self.is_exhausted and not self._suspects))
+
+    @property
+    def wants_items(self) -> bool:
+        """Whether the driver is to read the next Items of the collection and start them."""
+        is_open = not (self.is_cancelled or self.is_exhausted or self._suspects)
+        return is_open and len(self._in_flight) < self.window
+
+    def start(self, items: Sequence[Item]) -> Batch:
+        """Begin a batch: the driver is to submit it."""
+        batch = Batch(self._next_number, items)
+        self._next_number += 1
+        self._in_flight[batch.number] = batch
+        return batch
+
+    def next_suspect(self) -> Batch | None:
+        """Begin a batch of one Item whose batch lost its worker, once nothing else runs: its end is then its own."""
+        if self._in_flight or not self._suspects or self.is_cancelled:
+            return None
+        return self.start([self._suspects.popleft()])
+
+    def finish_stage(self, number: int, stage: Stage) -> None:
+        """Note that a batch has left a stage."""
+        if batch := self._in_flight.get(number):
+            batch.stages_done.append(stage)
+            self._done_by_stage[stage] += len(batch.items)
+
+    def finish_batch(self, number: int, outcomes: Sequence[Outcome]) -> None:
+        """Note what became of a batch."""
+        batch = self._in_flight.pop(number)
+        for stage in self._stages:
+            if stage not in batch.stages_done:
+                self._done_by_stage[stage] += len(batch.items)
+        for outcome in outcomes:
+            self._status[outcome.status] += 1
+            self._bytes_in += outcome.bytes_in
+            self._bytes_out += outcome.bytes_out
+            self._seconds_by_stage.update(outcome.seconds)
+            if outcome.failure:
+                self._failed_by_stage[outcome.failure.stage] += 1
+
+    def lose_batch(self, number: int, failure: Failure) -> list[Outcome]:
+        """Note that a batch ended without Outcomes, most often because its worker died.
+
+        Returns
+        -------
+        list of Outcome
+            The failed Outcome of an Item that was alone and has been lost often enough to be blamed; empty while its
+            Items are to be tried again, one by one.
+        """
+        batch = self._in_flight[number]
+        is_alone = len(batch.items) == 1 and len(self._in_flight) == 1
+        if is_alone:
+            item = batch.items[0]
+            self._losses_alone[item.key] += 1
+            if self._losses_alone[item.key] >= MAX_LOSSES_ALONE:
+                outcomes = [Outcome(item, "failed", failure=failure)]
+                self.finish_batch(number, outcomes)
+                return outcomes
+        del self._in_flight[number]
+        for stage in batch.stages_done:
+            self._done_by_stage[stage] -= len(batch.items)
+        self._suspects.extend(batch.items)
+        return []
+
+    def drop_in_flight(self) -> None:
+        """Give up what is in flight: a cancelled run leaves it to whoever resumes the job."""
+        for batch in self._in_flight.values():
+            for stage in batch.stages_done:
+                self._done_by_stage[stage] -= len(batch.items)
+        self._in_flight.clear()
+
+    def snapshot(self, status: JobStatus, now_s: float) -> Progress:
+        """Return the run as it is now.
+
+        The speed of a run that goes on is that of the last seconds; of one that has ended, its mean.
+        """
+        done_here = self.done - self._before.done
+        seconds = now_s - self._started_at_s
+        self._samples.append((now_s, self.done))
+        while len(self._samples) > 2 and now_s - self._samples[0][0] > SPEED_WINDOW_S:
+            self._samples.popleft()
+        if status == "processing":
+            (then_s, then_done), span_done = self._samples[0], self.done - self._samples[0][1]
+            speed = span_done / (now_s - then_s) if now_s > then_s and then_done < self.done else 0.0
+        else:
+            speed = done_here / seconds if seconds > 0 else 0.0
+        left = None if self.total is None else max(0, self.total - self.done)
+        return replace(
+            self._before,
+            status=status,
+            total=self.total,
+            stored=self._status["stored"],
+            skipped=self._status["skipped"],
+            failed=self._status["failed"],
+            done_by_stage={stage: self._done_by_stage[stage] for stage in self._stages},
+            failed_by_stage=dict(self._failed_by_stage),
+            seconds_by_stage=dict(self._seconds_by_stage),
+            bytes_in=self._bytes_in,
+            bytes_out=self._bytes_out,
+            seconds=seconds,
+            images_per_second=speed,
+            eta_seconds=left / speed if left is not None and speed > 0 and status == "processing" else None,
+            error="",
+        )
+
+
+def batch_size_for(known_items: int, threads: int) -> int:
+    """Choose how many Items one chain of tasks handles.
+
+    A small collection is cut so that every thread gets several batches and progress shows; a large one so that Dask's
+    cost for a task (about a millisecond) stays near 1 % of its work.
+
+    Parameters
+    ----------
+    known_items : int
+        Items that are known to be there; a long collection is known only in part.
+    threads : int
+        Worker threads in the cluster.
+    """
+    return max(1, min(MAX_BATCH, known_items // (4 * threads)))

@@ -1,0 +1,163 @@
+"""One image through the stages: the same steps for a batch on a worker, for `plan` and for `preview`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Any, Self
+
+from pipeline.domain import Failure, Item, Job, Outcome, Stage
+from pipeline.models import EnhancementModel, load_model
+from pipeline.stages.enhance import enhance_image
+from pipeline.stages.fetch import Fetcher
+from pipeline.stages.resize import Picture, resize_image
+from pipeline.stages.store import Stored, store_image
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """One Item between two stages, with what it has become so far."""
+
+    item: Item
+    payload: bytes | Picture | Stored | None = None
+    bytes_in: int = 0
+    attempts: int = 1
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    failure: Failure | None = None
+
+    def __sizeof__(self) -> int:
+        # Dask spills and schedules by this.
+        if isinstance(self.payload, bytes):
+            return 500 + len(self.payload)
+        if isinstance(self.payload, Picture):
+            image = self.payload.image
+            return 500 + image.width * image.height * len(image.getbands())
+        return 500
+
+
+class Trial:
+    """A with-block that turns the error of one image in one stage into a Failure, and takes the time.
+
+    This is the only place where any error is caught: what it does not know becomes a failed image too, and the run
+    goes on.
+    """
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.seconds = 0.0
+        self.failure: Failure | None = None
+
+    def __enter__(self) -> Self:
+        self._started = time.perf_counter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        self.seconds = time.perf_counter() - self._started
+        if not isinstance(error, Exception):
+            return False
+        self.failure = Failure.from_error(self.stage, error)
+        return True
+
+    def conclude(self, carried: Carried, payload: bytes | Picture | Stored | None, **changes: Any) -> Carried:
+        """Return `carried` as this stage leaves it."""
+        return replace(
+            carried,
+            payload=None if self.failure else payload,
+            seconds={**carried.seconds, self.stage: self.seconds},
+            failure=self.failure,
+            **changes,
+        )
+
+
+class Equipment:
+    """What a worker needs to handle the images of one job: made once a worker, used for every image.
+
+    Parameters
+    ----------
+    job : Job
+    storage_options : mapping, optional
+        As in fsspec, for the source and the destination.
+
+    Raises
+    ------
+    ModelError
+        If the Recipe's model is unknown or its file is not the one in the catalogue.
+    """
+
+    def __init__(self, job: Job, storage_options: Mapping[str, Any] | None = None) -> None:
+        self.job = job
+        self.storage_options = storage_options
+        self.fetcher = Fetcher(job.fetch, storage_options)
+        self.model: EnhancementModel | None = load_model(job.recipe.enhance) if job.recipe.enhance else None
+
+    async def fetch(self, item: Item) -> Carried:
+        """Ask for the bytes of `item`."""
+        fetched = None
+        with Trial("fetch") as trial:
+            fetched = await self.fetcher.fetch(item.url)
+        carried = Carried(item)
+        if fetched is None:
+            return trial.conclude(carried, None)
+        return trial.conclude(carried, fetched.data, bytes_in=len(fetched.data), attempts=fetched.attempts)
+
+    def resize(self, carried: Carried) -> Carried:
+        """Decode the bytes and bring the image to the Recipe's size."""
+        picture = None
+        with Trial("resize") as trial:
+            assert isinstance(carried.payload, bytes)
+            picture = resize_image(carried.payload, self.job.recipe)
+        return trial.conclude(carried, picture)
+
+    def enhance(self, carried: Carried) -> Carried:
+        """Run the model on the image."""
+        picture = None
+        with Trial("enhance") as trial:
+            assert isinstance(carried.payload, Picture)
+            assert self.model is not None
+            picture = enhance_image(carried.payload, self.model)
+        return trial.conclude(carried, picture)
+
+    def store(self, carried: Carried) -> Carried:
+        """Encode the image and write it to the destination."""
+        stored = None
+        with Trial("store") as trial:
+            assert isinstance(carried.payload, Picture)
+            stored = store_image(
+                carried.payload, carried.item.key, self.job.destination, self.job.recipe, self.storage_options
+            )
+        return trial.conclude(carried, stored)
+
+    def finish(self, fetched: Carried) -> Outcome:
+        """Take one fetched image through the other stages, here and now."""
+        steps = {"resize": self.resize, "enhance": self.enhance, "store": self.store}
+        carried = fetched
+        for stage in self.job.recipe.stages[1:]:
+            carried = carried if carried.failure else steps[stage](carried)
+        return self.conclude(carried)
+
+    def conclude(self, carried: Carried) -> Outcome:
+        """Say what became of the image, after its last stage."""
+        stored = carried.payload if isinstance(carried.payload, Stored) else None
+        return Outcome(
+            item=carried.item,
+            status="stored" if stored else "failed",
+            output=stored.output if stored else "",
+            width=stored.width if stored else 0,
+            height=stored.height if stored else 0,
+            bytes_in=carried.bytes_in,
+            bytes_out=stored.bytes_out if stored else 0,
+            sha256=stored.sha256 if stored else "",
+            attempts=carried.attempts,
+            seconds=carried.seconds,
+            failure=carried.failure,
+            model=self.model.label if self.model else "",
+            finished_at=time.time(),
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self.fetcher.aclose()

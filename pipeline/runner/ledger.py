@@ -1,0 +1,192 @@
+"""The ledger: the Outcomes of a job as Parquet files at ``DESTINATION/_ledger/JOB_ID/``.
+
+One driver appends parts; a part is whole or absent. It alone decides what a resumed run still has to do.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import uuid
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.domain import STAGES, Item, Outcome, Progress
+from pipeline.errors import LedgerError
+from pipeline.runner.seen import SeenKeys
+from pipeline.storage import open_folder, write_whole
+
+SCHEMA: Final = pa.schema(
+    [
+        ("key", pa.string()),
+        ("url", pa.string()),
+        ("status", pa.string()),
+        ("output", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("bytes_in", pa.int64()),
+        ("bytes_out", pa.int64()),
+        ("sha256", pa.string()),
+        ("attempts", pa.int32()),
+        ("stage", pa.string()),
+        ("error", pa.string()),
+        ("message", pa.string()),
+        *((f"seconds_{stage}", pa.float64()) for stage in STAGES),
+        ("recipe", pa.string()),
+        ("model", pa.string()),
+        ("finished_at", pa.timestamp("us", tz="UTC")),
+    ]
+)
+
+
+def ledger_folder(destination: str, job_id: str) -> str:
+    """Return where the ledger of a job is."""
+    return posixpath.join(destination, "_ledger", job_id)
+
+
+def outcome_row(outcome: Outcome, recipe_fingerprint: str) -> dict[str, Any]:
+    """Flatten an Outcome to the columns of the ledger."""
+    failure = outcome.failure
+    return {
+        "key": outcome.item.key,
+        "url": outcome.item.url,
+        "status": outcome.status,
+        "output": outcome.output,
+        "width": outcome.width,
+        "height": outcome.height,
+        "bytes_in": outcome.bytes_in,
+        "bytes_out": outcome.bytes_out,
+        "sha256": outcome.sha256,
+        "attempts": outcome.attempts,
+        "stage": failure.stage if failure else "",
+        "error": failure.error if failure else "",
+        "message": failure.message if failure else "",
+        **{f"seconds_{stage}": outcome.seconds.get(stage, 0.0) for stage in STAGES},
+        "recipe": recipe_fingerprint,
+        "model": outcome.model,
+        "finished_at": round(outcome.finished_at * 1e6),
+    }
+
+
+class Ledger:
+    """The Parquet data set of one job.
+
+    Parameters
+    ----------
+    destination : str
+        A local folder or a URL that fsspec writes to.
+    job_id : str
+    storage_options : mapping, optional
+        As in fsspec.
+
+    Raises
+    ------
+    LedgerError
+        From every method, if the files cannot be read or written.
+    """
+
+    def __init__(self, destination: str, job_id: str, storage_options: Mapping[str, Any] | None = None) -> None:
+        self.folder = ledger_folder(destination, job_id)
+        self._fs, self._path = open_folder(self.folder, storage_options)
+
+    def append(self, outcomes: Sequence[Outcome], recipe_fingerprint: str) -> None:
+        """Write one part; it is there whole, or not at all."""
+        rows = [outcome_row(outcome, recipe_fingerprint) for outcome in outcomes]
+        self._write(self._new_part(), pa.Table.from_pylist(rows, schema=SCHEMA))
+
+    def tables(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """Read the parts in the order in which they were written, with all columns or some."""
+        for part in self._parts():
+            yield self._read(part, columns)
+
+    def read(self) -> pa.Table:
+        """Read the whole ledger; of an Item that was done twice, the later row."""
+        parts = list(self.tables())
+        table = pa.concat_tables(parts) if parts else SCHEMA.empty_table()
+        latest = pa.table({"key": table["key"], "row": pa.array(range(len(table)), pa.int64())})
+        rows = latest.group_by("key", use_threads=False).aggregate([("row", "max")])["row_max"]
+        return table.take(rows.sort())
+
+    def tally(self, progress: Progress, seen: SeenKeys) -> Progress:
+        """Count what the ledger has, and note its keys as seen; return `progress` with these counts."""
+        status: Counter[str] = Counter()
+        failed_by_stage: Counter[str] = Counter()
+        seconds: Counter[str] = Counter()
+        bytes_in = bytes_out = 0
+        columns = ["key", "status", "stage", "bytes_in", "bytes_out", *(f"seconds_{stage}" for stage in STAGES)]
+        for part in self.tables(columns):
+            table = part.filter(pa.array(map(seen.add, part["key"].to_pylist()), pa.bool_()))
+            status.update(table["status"].to_pylist())
+            failed_by_stage.update(filter(None, table["stage"].to_pylist()))
+            seconds.update({stage: pc.sum(table[f"seconds_{stage}"]).as_py() or 0.0 for stage in STAGES})
+            bytes_in += pc.sum(table["bytes_in"]).as_py() or 0
+            bytes_out += pc.sum(table["bytes_out"]).as_py() or 0
+        return replace(
+            progress,
+            stored=status["stored"],
+            skipped=status["skipped"],
+            failed=status["failed"],
+            failed_by_stage=dict(failed_by_stage),
+            seconds_by_stage=dict(seconds),
+            bytes_in=bytes_in,
+            bytes_out=bytes_out,
+        )
+
+    def failed_items(self) -> list[Item]:
+        """Return the Items whose Outcome is ``failed``."""
+        table = self.read()
+        failed = table.filter(pc.equal(table["status"], "failed")).select(["key", "url"])
+        return [Item(row["key"], row["url"]) for row in failed.to_pylist()]
+
+    def forget(self, keys: Collection[str]) -> None:
+        """Take the rows of `keys` out: for whoever resumes the job, they are still to be done."""
+        forgotten = pa.array(keys, pa.string())
+        for part in self._parts():
+            table = self._read(part, None)
+            kept = table.filter(pc.invert(pc.is_in(table["key"], forgotten)))
+            if len(kept) < len(table):
+                self._write(part, kept)
+
+    def save(self, name: str, text: str) -> str:
+        """Keep a text beside the parts, under a name that readers of Parquet data sets pass over; return its place."""
+        path = posixpath.join(self._path, f"_{name}")
+        self._put(path, text.encode())
+        return str(self._fs.unstrip_protocol(path)) if "://" in self.folder else path
+
+    def _parts(self) -> list[str]:
+        try:
+            names = self._fs.ls(self._path, detail=False)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise LedgerError(f"cannot list the ledger {self.folder!r}: {error}") from error
+        return sorted(name for name in names if name.endswith(".parquet"))
+
+    def _new_part(self) -> str:
+        # Numbered, so that the parts sort in their order; the rest keeps two drivers from writing one name.
+        parts = self._parts()
+        number = int(posixpath.basename(parts[-1]).split("-")[1]) + 1 if parts else 0
+        return posixpath.join(self._path, f"part-{number:06}-{uuid.uuid4().hex[:8]}.parquet")
+
+    def _read(self, part: str, columns: list[str] | None) -> pa.Table:
+        try:
+            with self._fs.open(part, "rb") as file:
+                return pq.read_table(file, columns=columns)
+        except (OSError, pa.ArrowException) as error:
+            raise LedgerError(f"cannot read the ledger's part {part!r}: {error}") from error
+
+    def _write(self, part: str, table: pa.Table) -> None:
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        self._put(part, sink.getvalue().to_pybytes())
+
+    def _put(self, path: str, data: bytes) -> None:
+        try:
+            write_whole(self._fs, path, data)
+        except OSError as error:
+            raise LedgerError(f"cannot write the ledger {path!r}: {error}") from error

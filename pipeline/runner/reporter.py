@@ -1,0 +1,103 @@
+"""The one thread that writes a running job's state to Redis."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from pipeline.domain import Progress
+from pipeline.errors import StateError
+from pipeline.state import Lease, LeaseLostError
+
+log = logging.getLogger(__name__)
+
+# At most ten snapshots a second; and one now and then when nothing changes, to keep the lease and to hear of a cancel.
+PUBLISH_INTERVAL_S: Final = 0.1
+HEARTBEAT_S: Final = 0.5
+
+# How long the last snapshot is tried to be written while Redis does not answer.
+FINAL_PATIENCE_S: Final = 60.0
+
+
+class Reporter:
+    """Publishes the latest snapshot of a run, keeps its lease alive, and hears when somebody cancels it.
+
+    A slow or absent Redis delays what others see of the run, never the run itself.
+
+    Parameters
+    ----------
+    lease : Lease
+        Released with the last snapshot.
+    on_cancel, on_lease_lost : callable
+        Called from the reporter's thread: once when somebody asks to cancel, and if another driver took the job over.
+    """
+
+    def __init__(self, lease: Lease, on_cancel: Callable[[], None], on_lease_lost: Callable[[], None]) -> None:
+        self._lease = lease
+        self._on_cancel = on_cancel
+        self._on_lease_lost = on_lease_lost
+        self._latest: Progress | None = None
+        self._is_new = False
+        self._is_closing = False
+        self._is_cancel_known = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="pipeline-reporter", daemon=True)
+        self._thread.start()
+
+    def report(self, progress: Progress) -> None:
+        """Make `progress` the next snapshot; one that has not been published yet is replaced."""
+        with self._changed:
+            self._latest, self._is_new = progress, True
+            self._changed.notify()
+
+    def close(self, last: Progress | None) -> None:
+        """Publish the last snapshot, if any, and end; a second call does nothing."""
+        with self._changed:
+            if self._is_closing:
+                return
+            self._is_closing = True
+            self._changed.notify()
+        self._thread.join()
+        if last is not None:
+            self._publish_last(last)
+
+    def _run(self) -> None:
+        while self._await_next():
+            with self._changed:
+                progress, self._is_new = self._latest, False
+            if progress is None:
+                continue
+            try:
+                reply = self._lease.publish(progress)
+            except LeaseLostError:
+                self._on_lease_lost()
+                return
+            except StateError as error:
+                log.warning("%s; the run goes on, its progress is published when Redis answers again", error)
+                continue
+            if reply.cancel_requested and not self._is_cancel_known:
+                self._is_cancel_known = True
+                self._on_cancel()
+            with self._changed:
+                self._changed.wait_for(lambda: self._is_closing, PUBLISH_INTERVAL_S)
+
+    def _await_next(self) -> bool:
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_new or self._is_closing, HEARTBEAT_S)
+            return not self._is_closing
+
+    def _publish_last(self, last: Progress) -> None:
+        deadline = time.monotonic() + FINAL_PATIENCE_S
+        while True:
+            try:
+                self._lease.publish(last)
+            except StateError as error:
+                if isinstance(error, LeaseLostError) or time.monotonic() > deadline:
+                    log.error("the end of job %s is in its ledger, but not in Redis: %s", last.job_id, error)
+                    return
+                time.sleep(1.0)
+            else:
+                return

@@ -1,0 +1,47 @@
+"""The keys that a run has met, in bounded memory."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Self
+
+
+class SeenKeys:
+    """A set of keys that grows on disk rather than in memory; of one thread.
+
+    It is how a run drops what its ledger has already and what its collection lists twice, for any number of items.
+    """
+
+    def __init__(self) -> None:
+        # An empty name is a temporary database: SQLite keeps it in a small cache and spills the rest to a file that
+        # is gone when it is closed.
+        self._database = sqlite3.connect("", isolation_level=None)
+        self._database.execute("PRAGMA journal_mode = OFF")
+        self._database.execute("CREATE TABLE keys (key TEXT PRIMARY KEY) WITHOUT ROWID")
+        # One transaction for all: nobody else reads it, and nothing is ever rolled back.
+        self._database.execute("BEGIN")
+
+    def add(self, key: str) -> bool:
+        """Add a key; return whether it is new."""
+        return self._database.execute("INSERT OR IGNORE INTO keys VALUES (?)", (key,)).rowcount == 1
+
+    def update(self, keys: Iterable[str]) -> None:
+        """Add many keys."""
+        self._database.executemany("INSERT OR IGNORE INTO keys VALUES (?)", ((key,) for key in keys))
+
+    def __len__(self) -> int:
+        return int(self._database.execute("SELECT count(*) FROM keys").fetchone()[0])
+
+    def close(self) -> None:
+        """Remove the file."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

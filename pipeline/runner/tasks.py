@@ -1,0 +1,99 @@
+"""The Dask tasks: one function a stage, each on a batch, and the worker plugin that equips them.
+
+A batch is a chain of tasks with the keys ``("fetch-<job>", run, number)``, ``("resize-<job>", run, number)`` and so
+on: Dask's dashboard and metrics take the prefix (``fetch``) and the group (``fetch-<job>``) from them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from distributed import Worker, WorkerPlugin, get_worker, secede
+from fsspec.asyn import get_loop
+
+from pipeline.domain import Item, Job, Outcome, Stage
+from pipeline.runner.images import Carried, Equipment
+
+
+class EquipWorker(WorkerPlugin):
+    """Makes the Equipment of one run on every worker, those that join later included.
+
+    The tasks find it by `name`, so that neither the Recipe nor a credential travels with every task.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        job: Job,
+        storage_options: Mapping[str, Any] | None = None,
+        equipment_type: type[Equipment] = Equipment,
+    ) -> None:
+        self.name = name
+        self.job = job
+        self.storage_options = storage_options
+        self.equipment_type = equipment_type
+
+    async def setup(self, worker: Worker) -> None:
+        """Load the model and open the session, before the worker's first task."""
+        self.equipment = await asyncio.to_thread(self.equipment_type, self.job, self.storage_options)
+
+    async def teardown(self, worker: Worker) -> None:
+        """Close the session."""
+        # The session lives on the loop that the fetches ran on.
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self.equipment.aclose(), get_loop()))
+
+
+def fetch_batch(run: str, items: Sequence[Item]) -> list[Carried]:
+    """Fetch the Items of a batch concurrently, off the worker's thread pool: a slow server idles no core."""
+    equipment = _equipment(run)
+    secede()
+    fetches = _fetch_together(equipment, items)
+    return asyncio.run_coroutine_threadsafe(fetches, get_loop()).result()
+
+
+async def _fetch_together(equipment: Equipment, items: Sequence[Item]) -> list[Carried]:
+    return await asyncio.gather(*map(equipment.fetch, items))
+
+
+def resize_batch(run: str, batch: Sequence[Carried]) -> list[Carried]:
+    """Decode and scale the images of a batch."""
+    return _advance(_equipment(run).resize, batch)
+
+
+def enhance_batch(run: str, batch: Sequence[Carried]) -> list[Carried]:
+    """Run the model on the images of a batch."""
+    return _advance(_equipment(run).enhance, batch)
+
+
+def store_batch(run: str, batch: Sequence[Carried]) -> list[Outcome]:
+    """Encode and write the images of a batch; say what became of every Item."""
+    equipment = _equipment(run)
+    return [equipment.conclude(carried) for carried in _advance(equipment.store, batch)]
+
+
+TASKS: Final[Mapping[Stage, Callable[..., Any]]] = {
+    "fetch": fetch_batch,
+    "resize": resize_batch,
+    "enhance": enhance_batch,
+    "store": store_batch,
+}
+
+
+def task_key(stage: Stage, job_id: str, run: str, number: int) -> tuple[str, str, int]:
+    """Name a batch's task so that Dask groups it by stage and by job.
+
+    Dask takes the words up to the first with a digit as the prefix, so an id that begins with a letter gets a 0.
+    """
+    group = job_id if job_id[0].isdigit() else f"0-{job_id}"
+    return (f"{stage}-{group}", run, number)
+
+
+def _advance(step: Callable[[Carried], Carried], batch: Sequence[Carried]) -> list[Carried]:
+    return [carried if carried.failure else step(carried) for carried in batch]
+
+
+def _equipment(run: str) -> Equipment:
+    plugin: EquipWorker = get_worker().plugins[run]
+    return plugin.equipment
