@@ -1,1 +1,61 @@
-"""Fetch, resize, enhance and store whole collections of images."""
+"""Fetch, resize, enhance and store whole collections of images, with progress that can be watched.
+
+>>> import pipeline
+>>> job = pipeline.run("photos/", "out/", pipeline.Recipe(max_width=1024))  # doctest: +SKIP
+>>> job.wait()  # doctest: +SKIP
+
+Nothing heavy is imported before it is used: what this module does not define itself is loaded on its first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Final
+
+from pipeline.domain import Failure, FetchPolicy, Item, Job, Outcome, Progress, Recipe
+from pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from pipeline.job import JobHandle, attach, jobs, run
+    from pipeline.models import ModelCard, models
+    from pipeline.sample import Plan, Preview, plan, preview
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Failure",
+    "FetchPolicy",
+    "Item",
+    "Job",
+    "JobHandle",
+    "ModelCard",
+    "Outcome",
+    "PipelineError",
+    "Plan",
+    "Preview",
+    "Progress",
+    "Recipe",
+    "__version__",
+    "attach",
+    "jobs",
+    "models",
+    "plan",
+    "preview",
+    "run",
+]
+
+_HOME_BY_NAME: Final = {
+    **dict.fromkeys(("JobHandle", "attach", "jobs", "run"), "pipeline.job"),
+    **dict.fromkeys(("Plan", "Preview", "plan", "preview"), "pipeline.sample"),
+    "ModelCard": "pipeline.models.catalogue",
+}
+
+
+def __getattr__(name: str) -> object:
+    if home := _HOME_BY_NAME.get(name):
+        return getattr(importlib.import_module(home), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,244 @@
+"""A few images of a collection, in this process: what a recipe makes of them, and what it will cost for all."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from fsspec.asyn import get_loop, sync
+from PIL import Image, ImageOps
+
+from pipeline.domain import FetchPolicy, Item, Job, Outcome, Recipe
+from pipeline.errors import StageError
+from pipeline.runner.images import Equipment
+from pipeline.settings import Settings
+from pipeline.sources import first_item, open_collection
+from pipeline.stages.codec import open_image
+from pipeline.storage import absolute
+
+SAMPLE_ITEMS: Final = 24
+
+# The sample is taken evenly from the first items of the collection: a listing of millions is not awaited.
+SAMPLE_FROM_ITEMS: Final = 5000
+
+# Fetches under way for each thread that computes, at the least: what the driver's window keeps ahead.
+FETCHES_PER_THREAD: Final = 16
+
+ADVICE: Final[Mapping[str, str]] = {
+    "fetch": "The source is the limit: run closer to it, or with more workers.",
+    "resize": "Decoding and scaling are the limit: more cores help, or smaller sources.",
+    "enhance": "The model is the limit: more cores or a GPU help, or a smaller box.",
+    "store": "Encoding is the limit: JPEG and WebP encode faster than AVIF and PNG; more cores help.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run would take, judged by a sample.
+
+    Attributes
+    ----------
+    total : int
+        Items in the collection.
+    sampled, failed : int
+        Items that were tried, and those of them that failed.
+    seconds_by_stage : mapping of str to float
+        Mean seconds of one image in each stage, on one core.
+    bytes_in, bytes_out : float
+        Mean bytes of one image.
+    peak_bytes : int
+        Memory that the largest image of the sample needs while it is decoded.
+    threads : int
+        Cores that the estimate is for.
+    images_per_second : float
+    eta_seconds : float
+    bottleneck : {"fetch", "resize", "enhance", "store"}
+    advice : str
+        What would make the run faster.
+    """
+
+    total: int
+    sampled: int
+    failed: int
+    seconds_by_stage: Mapping[str, float]
+    bytes_in: float
+    bytes_out: float
+    peak_bytes: int
+    threads: int
+    images_per_second: float
+    eta_seconds: float
+    bottleneck: str
+    advice: str
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """One image before and after.
+
+    Attributes
+    ----------
+    before, after : PIL.Image.Image
+        The source, upright; and the result, decoded from `encoded`.
+    encoded : bytes
+        Byte for byte what a batch run stores.
+    suffix : str
+        The suffix of the stored file, such as ``.webp``.
+    seconds : mapping of str to float
+        Seconds of each stage.
+    """
+
+    before: Image.Image
+    after: Image.Image
+    encoded: bytes
+    suffix: str
+    seconds: Mapping[str, float]
+
+
+def preview(
+    image: str | os.PathLike[str],
+    recipe: Recipe | None = None,
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    allow_private: bool | None = None,
+) -> Preview:
+    """Do to one image what a run would do, and show both.
+
+    Parameters
+    ----------
+    image : path or URL
+    recipe : Recipe, optional
+    storage_options : mapping, optional
+        As in fsspec.
+    allow_private : bool, optional
+        Whether the image may be on an address that is not public; ``PIPELINE_ALLOW_PRIVATE`` if not given.
+
+    Raises
+    ------
+    StageError
+        If the image cannot be fetched, decoded, enhanced or encoded.
+    """
+    with _trial(recipe or Recipe(), storage_options, allow_private) as equipment:
+        fetched = sync(get_loop(), equipment.fetch, Item("preview", absolute(image)))
+        outcome = equipment.finish(fetched)
+        if outcome.failure:
+            raise StageError(f"{outcome.failure.message} ({outcome.failure.stage}). {outcome.failure.remedy}".strip())
+        encoded = Path(outcome.output).read_bytes()
+    before = ImageOps.exif_transpose(open_image(fetched.payload))
+    return Preview(before, Image.open(io.BytesIO(encoded)), encoded, Path(outcome.output).suffix, outcome.seconds)
+
+
+def plan(
+    collection: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    recipe: Recipe | None = None,
+    *,
+    threads: int | None = None,
+    url_column: str = "url",
+    storage_options: Mapping[str, Any] | None = None,
+    allow_private: bool | None = None,
+) -> Plan:
+    """Try a sample of a collection on one core, and estimate the whole; nothing is kept.
+
+    Parameters
+    ----------
+    collection : path, glob, URL, manifest, or a sequence of paths and URLs
+        As in `pipeline.run`.
+    recipe : Recipe, optional
+    threads : int, optional
+        The cores to estimate for; this machine's if not given.
+    url_column : str
+        The manifest's column that holds the URLs.
+    storage_options : mapping, optional
+        As in fsspec.
+    allow_private : bool, optional
+        Whether sources may be on addresses that are not public; ``PIPELINE_ALLOW_PRIVATE`` if not given.
+
+    Raises
+    ------
+    RecipeError, ModelError, SourceError
+        As in `pipeline.run`.
+    """
+    recipe = recipe or Recipe()
+    opened = open_collection(collection, url_column=url_column, storage_options=storage_options)
+    first_item(opened)
+    items = iter(opened)
+    head = list(itertools.islice(items, SAMPLE_FROM_ITEMS))
+    sample = head[:: max(1, len(head) // SAMPLE_ITEMS)][:SAMPLE_ITEMS]
+    with _trial(recipe, storage_options, allow_private) as equipment:
+        carried = [sync(get_loop(), equipment.fetch, item) for item in sample]
+        outcomes = [equipment.finish(fetched) for fetched in carried]
+    peak_bytes = max((_decoded_bytes(fetched.payload) for fetched in carried), default=0)
+    total = len(head) + sum(1 for _ in items)
+    return estimate(total, recipe, outcomes, peak_bytes, threads or os.cpu_count() or 1)
+
+
+def estimate(total: int, recipe: Recipe, outcomes: Sequence[Outcome], peak_bytes: int, threads: int) -> Plan:
+    """Judge a whole run by the Outcomes of a sample.
+
+    Computing is divided among the threads; fetches overlap it, `FETCHES_PER_THREAD` at a time. The slower of the two
+    sets the speed.
+
+    Parameters
+    ----------
+    total : int
+        Items in the collection.
+    recipe : Recipe
+    outcomes : sequence of Outcome
+        Of the sample.
+    peak_bytes : int
+        Memory that the largest image of the sample needs while it is decoded.
+    threads : int
+        Cores that the run will have.
+    """
+    tried = max(1, len(outcomes))
+    seconds: dict[str, float] = {
+        stage: sum(outcome.seconds.get(stage, 0.0) for outcome in outcomes) / tried for stage in recipe.stages
+    }
+    computing_s = max(1e-6, sum(seconds.values()) - seconds["fetch"])
+    speed = threads * min(1 / computing_s, FETCHES_PER_THREAD / max(1e-6, seconds["fetch"]))
+    is_fetch_bound = seconds["fetch"] / FETCHES_PER_THREAD > computing_s
+    bottleneck = "fetch" if is_fetch_bound else max(recipe.stages[1:], key=lambda stage: seconds[stage])
+    stored = [outcome for outcome in outcomes if outcome.status == "stored"]
+    return Plan(
+        total=total,
+        sampled=len(outcomes),
+        failed=len(outcomes) - len(stored),
+        seconds_by_stage=seconds,
+        bytes_in=sum(outcome.bytes_in for outcome in outcomes) / tried,
+        bytes_out=sum(outcome.bytes_out for outcome in stored) / max(1, len(stored)),
+        peak_bytes=peak_bytes,
+        threads=threads,
+        images_per_second=speed,
+        eta_seconds=total / speed,
+        bottleneck=bottleneck,
+        advice=ADVICE[bottleneck],
+    )
+
+
+@contextlib.contextmanager
+def _trial(
+    recipe: Recipe, storage_options: Mapping[str, Any] | None, allow_private: bool | None
+) -> Iterator[Equipment]:
+    if allow_private is None:
+        allow_private = Settings.from_environ().allow_private
+    with tempfile.TemporaryDirectory(prefix="pipeline-") as folder:
+        job = Job("trial", "", folder, recipe, FetchPolicy(retries=0, allow_private=allow_private))
+        equipment = Equipment(job, storage_options)
+        try:
+            yield equipment
+        finally:
+            sync(get_loop(), equipment.aclose)
+
+
+def _decoded_bytes(data: object) -> int:
+    try:
+        image = open_image(data) if isinstance(data, bytes) else None
+    except StageError:
+        return 0
+    return image.width * image.height * len(image.getbands()) if image else 0
