@@ -1,0 +1,53 @@
+"""The list of commands, and what they have in common: exit codes, and errors in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+import pipeline
+from pipeline.errors import PipelineError
+from pipeline.interfaces.cli import bench, demo, exits, jobs, plan, run
+
+app = typer.Typer(
+    name="pipeline",
+    help="Fetch, resize, enhance and store whole collections of images.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for panel, commands in {
+    "Run": (run.run, demo.demo, plan.plan, plan.models, bench.bench),
+    "Jobs": (jobs.jobs, jobs.status, jobs.watch, jobs.cancel, jobs.retry, jobs.resume, jobs.failures),
+}.items():
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
+
+
+def run_app(arguments: Sequence[str]) -> int:
+    """Run one command line; return its exit code."""
+    try:
+        app(arguments)
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else exits.USAGE
+    except PipelineError as error:
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
+        return exits.code_of(error)
+    except KeyboardInterrupt:
+        return exits.INTERRUPTED
+    return exits.OK
+
+
+@app.callback()
+def common(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    """Fetch, resize, enhance and store whole collections of images."""
+    if version:
+        typer.echo(pipeline.__version__)
+        raise typer.Exit

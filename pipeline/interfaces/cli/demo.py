@@ -1,0 +1,63 @@
+"""``pipeline demo``: the main job on the photographs in the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+import pipeline
+from pipeline.domain import Recipe
+from pipeline.interfaces.cli import exits, follow
+from pipeline.interfaces.cli.run import write_report_of
+
+
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where the demo puts its photographs and results.")] = Path(
+        "pipeline-demo"
+    ),
+) -> None:
+    """Run the main job on the photographs in the package, served over HTTP on loopback, and say where to look.
+
+    A few of them are broken on purpose: what fails is listed at the end, with its reason and a remedy.
+    """
+    from pipeline.interfaces.contact_sheet import write_contact_sheet
+    from pipeline.interfaces.demo.corpus import make_corpus
+    from pipeline.interfaces.demo.server import serve_folder
+
+    console = Console()
+    source, results = folder / "photographs", folder / "results"
+    with Progress(
+        TextColumn("Making a collection of photographs"), BarColumn(), MofNCompleteColumn(), console=console
+    ) as bar:
+        task = bar.add_task("", total=None)
+        paths = make_corpus(source, on_made=lambda done, total: bar.update(task, completed=done, total=total))
+    with serve_folder(source) as base_url:
+        handle = pipeline.run(
+            [f"{base_url}/{path}" for path in paths],
+            results,
+            Recipe(enhance="sharpen", format="webp"),
+            allow_private=True,
+            timeout=3,
+            retries=1,
+        )
+        progress = follow.drive(handle)
+    if progress.status != "completed":
+        raise typer.Exit(exits.code_of(progress))
+    outcomes = handle.outcomes()
+    sheet, report = folder / "contact-sheet.jpg", folder / "report.html"
+    write_contact_sheet([Path(output) for output in outcomes["output"] if output], sheet)
+    write_report_of(handle, report)
+    console.print(
+        "\nLook at\n"
+        f"  [bold]{escape(str(sheet))}[/]  the results on one sheet\n"
+        f"  [bold]{escape(str(report))}[/]  images/s over time, seconds by stage, failures\n"
+        f"  [bold]{escape(str(results))}[/]  the results themselves, and the ledger\n"
+        "Then try your own: [bold]pipeline run PHOTOS RESULTS[/]",
+        highlight=False,
+        soft_wrap=True,
+    )

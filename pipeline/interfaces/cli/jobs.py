@@ -1,0 +1,108 @@
+"""Commands on any job, from any terminal."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import pipeline
+from pipeline.domain import Progress
+from pipeline.interfaces.cli import exits, follow
+from pipeline.interfaces.cli.views import describe, summary, write_json
+
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id; `pipeline jobs` lists them.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON lines on standard output, and nothing else there.")]
+ClusterOption = Annotated[
+    str | None,
+    typer.Option("--cluster", metavar="ADDRESS", envvar="PIPELINE_CLUSTER", help="A Dask scheduler; else a local one."),
+]
+
+
+def jobs(limit: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 20, json: AsJson = False) -> None:
+    """List the recent jobs."""
+    handles = pipeline.jobs(limit)
+    if json:
+        for handle in handles:
+            write_json(summary(handle.progress))
+        return
+    if not handles:
+        typer.echo("No jobs yet: start one with `pipeline run COLLECTION DESTINATION`, or try `pipeline demo`.")
+        return
+    table = Table(box=None, header_style="bold")
+    for name in ("Job", "Status", "Created"):
+        table.add_column(name, no_wrap=True)
+    for name in ("Done", "Failed", "Images/s"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("Collection", overflow="ellipsis", no_wrap=True)
+    for handle in handles:
+        progress = handle.progress
+        total = "?" if progress.total is None else f"{progress.total:,}"
+        table.add_row(
+            handle.id,
+            progress.status,
+            progress.created_at[:16].replace("T", " "),
+            f"{progress.done:,} / {total}",
+            f"{progress.failed:,}",
+            f"{progress.images_per_second:,.1f}",
+            handle.job.collection,
+        )
+    Console().print(table)
+
+
+def status(job: JobId, json: AsJson = False) -> None:
+    """Say how a job stands."""
+    handle = pipeline.attach(job)
+    if json:
+        write_json(summary(handle.progress))
+    else:
+        typer.echo(f"{job} {describe(handle.progress)}")
+        if handle.progress.error:
+            typer.echo(handle.progress.error)
+
+
+def watch(job: JobId, json: AsJson = False) -> None:
+    """Show a running job's bars until it ends; Ctrl-C ends the looking, not the job."""
+    _exit(follow.watch(pipeline.attach(job), as_json=json))
+
+
+def cancel(job: JobId) -> None:
+    """Stop a job, wherever it runs; it can be resumed."""
+    handle = pipeline.attach(job)
+    if handle.progress.is_finished:
+        typer.echo(f"{job} has ended already: {describe(handle.progress)}")
+        return
+    handle.cancel()
+    typer.echo(f"{job} {describe(handle.wait(follow.CANCEL_PATIENCE_S))}")
+
+
+def retry(job: JobId, cluster: ClusterOption = None, json: AsJson = False) -> None:
+    """Run a job's failed images again, here."""
+    handle = pipeline.attach(job)
+    handle.retry_failed(cluster=cluster)
+    _exit(follow.drive(handle, as_json=json))
+
+
+def resume(job: JobId, cluster: ClusterOption = None, json: AsJson = False) -> None:
+    """Go on with a job that was interrupted, here: what its ledger has is not done again."""
+    handle = pipeline.attach(job)
+    handle.resume(cluster=cluster)
+    _exit(follow.drive(handle, as_json=json))
+
+
+def failures(job: JobId, json: AsJson = False) -> None:
+    """List what failed, grouped by stage and error, with a remedy for each."""
+    handle = pipeline.attach(job)
+    if json:
+        for group in handle.failures().to_dict("records"):
+            write_json({str(name): value for name, value in group.items()})
+    elif handle.progress.failed:
+        follow.print_failures(handle, Console())
+    else:
+        typer.echo(f"{job}: nothing has failed")
+
+
+def _exit(progress: Progress) -> None:
+    raise typer.Exit(exits.code_of(progress))

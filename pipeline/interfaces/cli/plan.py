@@ -1,0 +1,99 @@
+"""``pipeline plan`` and ``pipeline models``: look before you run."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import pipeline
+from pipeline.interfaces.cli.jobs import AsJson
+from pipeline.interfaces.cli.run import (
+    AllowPrivate,
+    Enhance,
+    FitOption,
+    FormatOption,
+    MaxHeight,
+    MaxWidth,
+    Quality,
+    RecipeFile,
+    UrlColumn,
+    make_recipe,
+)
+from pipeline.interfaces.cli.views import duration, size, write_json
+from pipeline.interfaces.style import STAGE_COLORS
+
+
+def plan(
+    collection: Annotated[str, typer.Argument(help="As for `pipeline run`.")],
+    recipe: RecipeFile = None,
+    max_width: MaxWidth = None,
+    max_height: MaxHeight = None,
+    fit: FitOption = None,
+    format: FormatOption = None,
+    quality: Quality = None,
+    enhance: Enhance = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="The cores to estimate for (this machine's).")] = None,
+    url_column: UrlColumn = "url",
+    allow_private: AllowPrivate = None,
+    json: AsJson = False,
+) -> None:
+    """Try a sample of a collection and estimate the whole run; nothing is stored."""
+    options = {
+        "max_width": max_width,
+        "max_height": max_height,
+        "fit": fit,
+        "format": format,
+        "quality": quality,
+        "enhance": enhance,
+    }
+    chosen = make_recipe(recipe, options)
+    with Console(stderr=True).status("Trying a sample …"):
+        found = pipeline.plan(
+            collection, chosen, threads=workers, url_column=url_column, allow_private=allow_private
+        )
+    if json:
+        write_json(dataclasses.asdict(found))
+    else:
+        _print(found)
+
+
+def models(json: AsJson = False) -> None:
+    """List the enhancement models."""
+    cards = pipeline.models()
+    if json:
+        for card in cards:
+            write_json(dataclasses.asdict(card))
+        return
+    table = Table(box=None, header_style="bold")
+    for name in ("Model", "Scale", "Parameters", "SHA-256", "What it does"):
+        table.add_column(name)
+    for card in cards:
+        table.add_row(card.name, f"{card.scale}×", f"{card.parameters:,}", card.sha256[:12], card.description)
+    Console().print(table)
+
+
+def _print(found: pipeline.Plan) -> None:
+    console = Console()
+    console.print(
+        f"[bold]{found.total:,} images[/], about [bold]{duration(found.eta_seconds)}[/] "
+        f"at {found.images_per_second:,.1f} images/s on {found.threads} cores "
+        f"(judged by {found.sampled}, of which {found.failed} failed)",
+        highlight=False,
+    )
+    slowest = max(found.seconds_by_stage.values())
+    table = Table.grid(padding=(0, 2))
+    for stage, seconds in found.seconds_by_stage.items():
+        bar = "━" * round(36 * seconds / slowest) if slowest else ""
+        color = STAGE_COLORS[stage]
+        table.add_row(f"  [{color}]{stage}[/]", f"{1000 * seconds:,.1f} ms", f"[{color}]{bar}[/]")
+    console.print(table)
+    console.print(
+        f"{size(found.bytes_in * found.total)} in, {size(found.bytes_out * found.total)} out; "
+        f"the largest of the sample takes {size(found.peak_bytes)} of memory while it is decoded",
+        highlight=False,
+    )
+    console.print(f"Bottleneck: [bold]{found.bottleneck}[/]. {found.advice}", highlight=False)
