@@ -7,7 +7,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline.domain import Progress
-from pipeline.interfaces.cli import exits
 from pipeline.interfaces.cli.views import choose_view, duration, summary, write_json
 from pipeline.job import JobHandle
 

@@ -21,7 +21,9 @@ ClusterOption = Annotated[
 ]
 
 
-def jobs(limit: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 20, json: AsJson = False) -> None:
+def jobs(
+    limit: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 20, json: AsJson = False
+) -> None:
     """List the recent jobs."""
     handles = pipeline.jobs(limit)
     if json:

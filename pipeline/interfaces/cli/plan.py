@@ -52,9 +52,7 @@ def plan(
     }
     chosen = make_recipe(recipe, options)
     with Console(stderr=True).status("Trying a sample …"):
-        found = pipeline.plan(
-            collection, chosen, threads=workers, url_column=url_column, allow_private=allow_private
-        )
+        found = pipeline.plan(collection, chosen, threads=workers, url_column=url_column, allow_private=allow_private)
     if json:
         write_json(dataclasses.asdict(found))
     else:

@@ -21,7 +21,9 @@ RecipeFile = Annotated[
 ]
 MaxWidth = Annotated[int | None, typer.Option(help=f"The box's width in pixels ({_DEFAULT.max_width}).")]
 MaxHeight = Annotated[int | None, typer.Option(help=f"The box's height in pixels ({_DEFAULT.max_height}).")]
-FitOption = Annotated[str | None, typer.Option(metavar="|".join(FITS), help=f"How an image meets the box ({_DEFAULT.fit}).")]
+FitOption = Annotated[
+    str | None, typer.Option(metavar="|".join(FITS), help=f"How an image meets the box ({_DEFAULT.fit}).")
+]
 FormatOption = Annotated[
     str | None, typer.Option(metavar="|".join(FORMATS), help=f"The output's format ({_DEFAULT.format}).")
 ]
@@ -51,7 +53,9 @@ def run(
     enhance: Enhance = None,
     enlarge: Enlarge = None,
     keep_copyright: KeepCopyright = None,
-    job_id: Annotated[str | None, typer.Option(metavar="ID", help="A name of yours; the same again resumes it.")] = None,
+    job_id: Annotated[
+        str | None, typer.Option(metavar="ID", help="A name of yours; the same again resumes it.")
+    ] = None,
     cluster: ClusterOption = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes of the local cluster (one a core).")] = None,
     url_column: UrlColumn = "url",
