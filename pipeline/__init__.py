@@ -16,8 +16,8 @@ from pipeline.domain import Failure, FetchPolicy, Item, Job, Outcome, Progress, 
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
+    from pipeline.catalogue import ModelCard, models
     from pipeline.job import JobHandle, attach, jobs, run
-    from pipeline.models import ModelCard, models
     from pipeline.sample import Plan, Preview, plan, preview
 
 __version__ = "0.1.0"
@@ -47,7 +47,7 @@ __all__ = [
 _HOME_BY_NAME: Final = {
     **dict.fromkeys(("JobHandle", "attach", "jobs", "run"), "pipeline.job"),
     **dict.fromkeys(("Plan", "Preview", "plan", "preview"), "pipeline.sample"),
-    "ModelCard": "pipeline.models.catalogue",
+    **dict.fromkeys(("ModelCard", "models"), "pipeline.catalogue"),
 }
 
 

@@ -153,6 +153,7 @@ class FetchPolicy:
         if not 0 < self.timeout_s <= 3600:
             raise RecipeError(f"timeout is {self.timeout_s!r}; allowed is more than 0 and at most 3600 seconds")
         _require_int_in("retries", self.retries, 0, 100)
+        _require_int_in("max_bytes", self.max_bytes, 1, 2**40)
         _require_int_in("connections_per_host", self.connections_per_host, 1, 1000)
 
 

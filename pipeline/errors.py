@@ -12,7 +12,8 @@
     ├── ClusterError             no Dask scheduler or no worker answers
     ├── StateError               Redis does not answer, or answers something unusable
     │   ├── JobNotFoundError     no job has that id
-    │   └── JobConflictError     the job is in a state that forbids it
+    │   ├── JobConflictError     the job is in a state that forbids it
+    │   └── LeaseLostError       the job was taken from the driver that writes its state
     └── StageError               one image failed in one stage; it becomes a failed Outcome
         ├── FetchError           its bytes could not be had
         │   ├── MissingError         nothing is there (404, 410, no such file)
@@ -84,6 +85,10 @@ class JobConflictError(StateError):
     """The job is in a state that forbids what was asked."""
 
 
+class LeaseLostError(StateError):
+    """The job was taken from the driver that writes its state: it has to stop."""
+
+
 class StageError(PipelineError):
     """One image failed in one stage; it becomes a failed Outcome, and the run goes on."""
 
@@ -115,7 +120,7 @@ class AddressError(FetchError):
 class ServerError(FetchError):
     """The server failed, or answered something other than a whole body."""
 
-    remedy = "The server is at fault: retry later."
+    remedy = "The server refused or failed: retry later."
 
 
 class TimeoutFetchError(FetchError):

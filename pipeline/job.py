@@ -13,9 +13,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from pipeline.catalogue import find_model
 from pipeline.domain import FetchPolicy, Item, Job, Progress, Recipe
 from pipeline.errors import DestinationError, LedgerError, PipelineError, remedy_for
-from pipeline.models import find_model
 from pipeline.settings import Settings
 from pipeline.sources import first_item, open_collection
 from pipeline.state import JobStore, connect
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pipeline.runner.ledger import Ledger
 
 Place = str | os.PathLike[str]
+ConnectCluster = Callable[[], AbstractContextManager["Client"]]
 
 
 class JobHandle:
@@ -102,7 +103,7 @@ class JobHandle:
         JobConflictError
             If the job is running.
         """
-        return self.start(client=client, cluster=cluster, only_failed=True)
+        return self.start(_choose_cluster(self._settings, client, cluster), only_failed=True)
 
     def resume(self, *, client: Client | None = None, cluster: str | None = None) -> Progress:
         """Do what the ledger does not have yet, here; returns at once.
@@ -112,11 +113,12 @@ class JobHandle:
         JobConflictError
             If the job is running.
         """
-        return self.start(client=client, cluster=cluster)
+        return self.start(_choose_cluster(self._settings, client, cluster))
 
     def outcomes(self) -> pd.DataFrame:
         """Return the ledger: one row an image that has an Outcome."""
-        return self._ledger().read().to_pandas()
+        outcomes: pd.DataFrame = self._ledger().read().to_pandas()
+        return outcomes
 
     def failures(self) -> pd.DataFrame:
         """Return the failed images, grouped by stage and error, the most frequent first.
@@ -132,26 +134,10 @@ class JobHandle:
         groups["remedy"] = groups["error"].map(remedy_for)
         return groups.sort_values("count", ascending=False, ignore_index=True)
 
-    def start(
-        self,
-        *,
-        client: Client | None = None,
-        cluster: str | Cluster | None = None,
-        workers: int | None = None,
-        only_failed: bool = False,
-    ) -> Progress:
-        """Run the job in this process, in a thread: what its ledger does not have yet, or only what failed.
-
-        Raises
-        ------
-        JobConflictError
-            If the job is running.
-        ClusterError
-            If the scheduler does not answer.
-        """
+    def start(self, connect_cluster: ConnectCluster, *, only_failed: bool = False) -> Progress:
+        """Run the job in this process, in a thread: what its ledger does not have yet, or only what failed."""
         from pipeline.runner.driver import Driver
 
-        connect_cluster = self._cluster(client, cluster, workers)
         was_completed = self.progress.status == "completed"
         lease = self._store.acquire(self.job)
         try:
@@ -178,18 +164,6 @@ class JobHandle:
             storage_options=self._storage_options,
             exclude=self.job.destination,
         )
-
-    def _cluster(
-        self, client: Client | None, cluster: str | Cluster | None, workers: int | None
-    ) -> Callable[[], AbstractContextManager[Client]]:
-        from pipeline.runner.cluster import check_scheduler, open_client
-
-        if client is not None:
-            return lambda: nullcontext(client)
-        place = cluster or self._settings.cluster
-        if place is not None:
-            check_scheduler(place)
-        return lambda: open_client(place, workers)
 
     def _ledger(self) -> Ledger:
         from pipeline.runner.ledger import Ledger
@@ -262,11 +236,13 @@ def run(
         timeout, retries, allow_private=settings.allow_private if allow_private is None else allow_private
     )
     job = Job(job_id or new_job_id(), "", absolute(destination), recipe, policy, url_column)
-    job = _prepare(collection, job, storage_options)
+    _check_readable(collection, job, storage_options)
     store = _store_of(settings)
+    connect_cluster = _choose_cluster(settings, client, cluster, workers)
+    job = _settle(collection, job, storage_options)
     store.create(job)
     handle = JobHandle(job, store, settings, storage_options)
-    handle.start(client=client, cluster=cluster, workers=workers)
+    handle.start(connect_cluster)
     return handle
 
 
@@ -301,24 +277,43 @@ def new_job_id() -> str:
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
-def _prepare(collection: Place | Sequence[Place], job: Job, storage_options: Mapping[str, Any] | None) -> Job:
-    """Check that the collection can be read and the destination written; return the job with its collection."""
+def _check_readable(collection: Place | Sequence[Place], job: Job, storage_options: Mapping[str, Any] | None) -> None:
+    first_item(
+        open_collection(collection, url_column=job.url_column, storage_options=storage_options, exclude=job.destination)
+    )
+
+
+def _settle(collection: Place | Sequence[Place], job: Job, storage_options: Mapping[str, Any] | None) -> Job:
+    """Make sure that the destination can be written; return the job with its collection as any process finds it."""
     from pipeline.runner.ledger import Ledger
 
-    is_list = not isinstance(collection, str | os.PathLike)
-    place = [absolute(entry) for entry in collection] if is_list else absolute(collection)
-    opened = open_collection(place, url_column=job.url_column, storage_options=storage_options, exclude=job.destination)
-    first_item(opened)
     ledger = Ledger(job.destination, job.id, storage_options)
     try:
-        if is_list:
-            # A list lives in this process only: whoever resumes the job reads it here.
-            place = ledger.save("collection.jsonl", "".join(f"{json.dumps(entry)}\n" for entry in place))
-        job = replace(job, collection=place)
-        ledger.save("job.json", job.to_json())
+        ledger.check_writable()
+        if isinstance(collection, str | os.PathLike):
+            return replace(job, collection=absolute(collection))
+        # A list lives in this process only: whoever resumes the job reads it beside the ledger.
+        lines = "".join(f"{json.dumps(absolute(entry))}\n" for entry in collection)
+        return replace(job, collection=ledger.save("collection.jsonl", lines))
     except LedgerError as error:
         raise DestinationError(f"cannot write to the destination {job.destination!r}: {error.__cause__}") from error
-    return job
+
+
+def _choose_cluster(
+    settings: Settings,
+    client: Client | None = None,
+    cluster: str | Cluster | None = None,
+    workers: int | None = None,
+) -> ConnectCluster:
+    """Decide where the tasks run, and make sure that a scheduler which somebody else runs answers."""
+    from pipeline.runner.cluster import check_scheduler, open_client
+
+    if client is not None:
+        return lambda: nullcontext(client)
+    place = cluster or settings.cluster
+    if place is not None:
+        check_scheduler(place)
+    return lambda: open_client(place, workers)
 
 
 @functools.cache

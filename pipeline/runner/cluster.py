@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import dask
 from distributed import Client, LocalCluster
+from distributed.deploy import Cluster
 
 from pipeline.errors import ClusterError
 
@@ -40,13 +41,13 @@ _LOCAL_CONFIG: Final[dict[str, Any]] = {
 
 
 @contextlib.contextmanager
-def open_client(address: str | None, workers: int | None = None, timeout_s: float = 5.0) -> Iterator[Client]:
+def open_client(address: str | Cluster | None, workers: int | None = None, timeout_s: float = 5.0) -> Iterator[Client]:
     """Connect to a scheduler, or start a local cluster that ends with the block.
 
     Parameters
     ----------
-    address : str or None
-        Such as ``tcp://10.0.0.1:8786``; None for a local cluster.
+    address : str, distributed.deploy.Cluster or None
+        Such as ``tcp://10.0.0.1:8786``, or a cluster of any kind; None for a local cluster.
     workers : int, optional
         Processes of the local cluster, each of one thread; one a core if not given.
     timeout_s : float
@@ -70,7 +71,7 @@ def open_client(address: str | None, workers: int | None = None, timeout_s: floa
         yield client
 
 
-def check_scheduler(address: str, timeout_s: float = 5.0) -> None:
+def check_scheduler(address: str | Cluster, timeout_s: float = 5.0) -> None:
     """Raise ClusterError unless a scheduler with at least one worker answers at `address`."""
     with open_client(address, timeout_s=timeout_s):
         pass
@@ -81,7 +82,7 @@ def count_threads(client: Client) -> int:
     return sum(worker["nthreads"] for worker in client.scheduler_info(n_workers=-1)["workers"].values())
 
 
-def _connect(address: str, timeout_s: float) -> Client:
+def _connect(address: str | Cluster, timeout_s: float) -> Client:
     try:
         return Client(address, timeout=timeout_s, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
@@ -92,7 +93,7 @@ def _connect(address: str, timeout_s: float) -> Client:
         ) from error
 
 
-def _require_workers(client: Client, address: str, timeout_s: float) -> None:
+def _require_workers(client: Client, address: str | Cluster, timeout_s: float) -> None:
     try:
         client.wait_for_workers(1, timeout=timeout_s)
     except TimeoutError as error:

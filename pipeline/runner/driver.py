@@ -20,7 +20,7 @@ from typing import Any, Final
 from distributed import Client, Future, KilledWorker
 
 from pipeline.domain import Failure, Item, Job, JobStatus, Outcome, Progress, Stage
-from pipeline.errors import ClusterError, PipelineError, WorkerLostError
+from pipeline.errors import ClusterError, LeaseLostError, PipelineError, WorkerLostError
 from pipeline.runner.cluster import count_threads
 from pipeline.runner.core import BATCHES_PER_THREAD, Batch, RunCore, batch_size_for
 from pipeline.runner.images import Equipment
@@ -28,7 +28,7 @@ from pipeline.runner.ledger import Ledger
 from pipeline.runner.reporter import Reporter
 from pipeline.runner.seen import SeenKeys
 from pipeline.runner.tasks import TASKS, EquipWorker, task_key
-from pipeline.state import Lease, LeaseLostError
+from pipeline.state import Lease
 
 FLUSH_INTERVAL_S: Final = 3.0
 REPORT_INTERVAL_S: Final = 0.1
@@ -172,7 +172,7 @@ class Driver:
                 self._flush()
                 flushed_at = now
         self._flush()
-        return "cancelled" if core.is_cancelled else "completed"
+        return "cancelled" if core.is_cancelled and core.done != core.total else "completed"
 
     def _feed(self, core: RunCore, client: Client, batches: Iterator[list[Item]]) -> None:
         if suspect := core.next_suspect():

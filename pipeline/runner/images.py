@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
 
+from pipeline.catalogue import EnhancementModel, load_model
 from pipeline.domain import Failure, Item, Job, Outcome, Stage
-from pipeline.models import EnhancementModel, load_model
 from pipeline.stages.enhance import enhance_image
-from pipeline.stages.fetch import Fetcher
+from pipeline.stages.fetch import Fetcher, Unfetched
 from pipeline.stages.resize import Picture, resize_image
 from pipeline.stages.store import Stored, store_image
 
@@ -96,13 +96,14 @@ class Equipment:
 
     async def fetch(self, item: Item) -> Carried:
         """Ask for the bytes of `item`."""
-        fetched = None
+        data, attempts = b"", 1
         with Trial("fetch") as trial:
-            fetched = await self.fetcher.fetch(item.url)
-        carried = Carried(item)
-        if fetched is None:
-            return trial.conclude(carried, None)
-        return trial.conclude(carried, fetched.data, bytes_in=len(fetched.data), attempts=fetched.attempts)
+            answer = await self.fetcher.try_fetch(item.url)
+            attempts = answer.attempts
+            if isinstance(answer, Unfetched):
+                raise answer.error
+            data = answer.data
+        return trial.conclude(Carried(item), data, bytes_in=len(data), attempts=attempts)
 
     def resize(self, carried: Carried) -> Carried:
         """Decode the bytes and bring the image to the Recipe's size."""

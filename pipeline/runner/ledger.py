@@ -158,6 +158,12 @@ class Ledger:
         self._put(path, text.encode())
         return str(self._fs.unstrip_protocol(path)) if "://" in self.folder else path
 
+    def check_writable(self) -> None:
+        """Write a file beside the parts and remove it."""
+        path = posixpath.join(self._path, f"_probe-{uuid.uuid4().hex}")
+        self._put(path, b"")
+        self._fs.rm_file(path)
+
     def _parts(self) -> list[str]:
         try:
             names = self._fs.ls(self._path, detail=False)

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Final
 
 from pipeline.domain import Progress
-from pipeline.errors import StateError
-from pipeline.state import Lease, LeaseLostError
+from pipeline.errors import LeaseLostError, StateError
+from pipeline.state import Lease
 
 log = logging.getLogger(__name__)
 

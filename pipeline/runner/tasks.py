@@ -17,7 +17,7 @@ from pipeline.domain import Item, Job, Outcome, Stage
 from pipeline.runner.images import Carried, Equipment
 
 
-class EquipWorker(WorkerPlugin):
+class EquipWorker(WorkerPlugin):  # type: ignore[misc]  # Dask ships no types
     """Makes the Equipment of one run on every worker, those that join later included.
 
     The tasks find it by `name`, so that neither the Recipe nor a credential travels with every task.

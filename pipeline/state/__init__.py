@@ -1,0 +1,54 @@
+"""The state of jobs in Redis: who runs them, how far they are, and news of both for whoever watches.
+
+`store` is the way in and `lease` a driver's; `job.lua` makes every change, `script` runs it, `snapshot` knows the
+fields, `connection` the way to a server and its errors; `embedded` and `keeper` are the server that a user gets who
+names none.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from pipeline.state.connection import open_redis, redact_url
+from pipeline.state.embedded import embedded_server
+from pipeline.state.lease import LEASE_S, Lease, Reply
+from pipeline.state.snapshot import from_fields, to_fields
+from pipeline.state.store import FINISHED_TTL_S, JobStore
+
+__all__ = [
+    "FINISHED_TTL_S",
+    "LEASE_S",
+    "JobStore",
+    "Lease",
+    "Reply",
+    "connect",
+    "from_fields",
+    "to_fields",
+]
+
+
+def connect(redis_url: str | None, data_dir: Path) -> JobStore:
+    """Open the state of jobs.
+
+    Parameters
+    ----------
+    redis_url : str or None
+        ``redis://``, ``rediss://`` or ``unix://``; None for the user's embedded Valkey, started if need be.
+    data_dir : Path
+        The embedded server's folder; made if need be.
+
+    Returns
+    -------
+    JobStore
+        To be closed, or used in a ``with`` statement.
+
+    Raises
+    ------
+    StateError
+        If no server answers within a few seconds, or the URL means nothing.
+    """
+    with ExitStack() as stack:
+        url = stack.enter_context(embedded_server(data_dir)) if redis_url is None else redis_url
+        redis = stack.enter_context(open_redis(url))
+        return JobStore(redis, redact_url(url), stack.pop_all().close)

@@ -77,8 +77,10 @@ def print_failures(handle: JobHandle, console: Console) -> None:
     table.add_column("Images", justify="right", no_wrap=True)
     table.add_column("For example", overflow="fold")
     table.add_column("What to do", overflow="fold")
-    for group in handle.failures().itertuples():
-        table.add_row(group.stage, group.error, f"{group.count:,}", escape(group.message), group.remedy)
+    for group in handle.failures().to_dict("records"):
+        table.add_row(
+            group["stage"], group["error"], f"{group['count']:,}", escape(group["message"]), escape(group["remedy"])
+        )
     console.print(table)
 
 

@@ -24,7 +24,7 @@ from pipeline.interfaces.cli.run import (
     make_recipe,
 )
 from pipeline.interfaces.cli.views import duration, size, write_json
-from pipeline.interfaces.style import STAGE_COLORS
+from pipeline.interfaces.style import COLOUR_BY_STAGE
 
 
 def plan(
@@ -86,7 +86,7 @@ def _print(found: pipeline.Plan) -> None:
     table = Table.grid(padding=(0, 2))
     for stage, seconds in found.seconds_by_stage.items():
         bar = "━" * round(36 * seconds / slowest) if slowest else ""
-        color = STAGE_COLORS[stage]
+        color = COLOUR_BY_STAGE[stage]
         table.add_row(f"  [{color}]{stage}[/]", f"{1000 * seconds:,.1f} ms", f"[{color}]{bar}[/]")
     console.print(table)
     console.print(

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.domain import Job, Progress
-from pipeline.interfaces.style import STAGE_COLORS
+from pipeline.interfaces.style import COLOUR_BY_STAGE
 
 # A log gets a line at most this often, and one whenever the status changes.
 LINE_INTERVAL_S: Final = 5.0
@@ -168,7 +168,7 @@ def render_bars(job: Job, progress: Progress) -> RenderableType:
     bars.add_column()
     for stage, done in progress.done_by_stage.items():
         failed = progress.failed_by_stage.get(stage, 0)
-        color = STAGE_COLORS[stage]
+        color = COLOUR_BY_STAGE[stage]
         bars.add_row(
             Text("  " + stage, style=color),
             ProgressBar(total=progress.total, completed=done, width=36, complete_style=color, finished_style=color),

@@ -1,0 +1,248 @@
+"""Fetch the bytes of one image: over HTTP, from the local disk, or from an object store.
+
+Which URLs and addresses may be asked is decided in `addresses`, what a failure means and when to try again in `retry`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import itertools
+import os
+import random
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+from weakref import WeakValueDictionary
+
+import aiohttp
+import fsspec
+from fsspec.asyn import AsyncFileSystem
+from yarl import URL
+
+from pipeline.domain import FetchPolicy
+from pipeline.errors import AddressError, FetchError, MissingError, ServerError, TooLargeError
+from pipeline.stages.addresses import HTTP, LOCAL, open_public_socket, require_allowed, scheme_of
+from pipeline.stages.retry import READ_ERRORS, StatusError, backoff_s, explain
+
+MAX_REDIRECTS: Final = 5
+
+_REDIRECT_STATUSES: Final = frozenset({301, 302, 303, 307, 308})
+_READ_BUFFER_BYTES: Final = 2**20
+# Idle connections to thousands of hosts would use up the file descriptors; those of one host are reused at once.
+_KEEPALIVE_S: Final = 5.0
+_DNS_TTL_S: Final = 60
+# What is quoted already is sent as it stands: another way of quoting would break its signature.
+_WELL_FORMED: Final = re.compile(r"(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})*")
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """The bytes of an image.
+
+    Attributes
+    ----------
+    data : bytes
+        As the source sent them, perhaps empty: whether they are an image is for the decoder to say.
+    attempts : int
+        How often the source was asked, 1 or more.
+    """
+
+    data: bytes
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unfetched:
+    """Why there are no bytes, after how many attempts."""
+
+    error: FetchError
+    attempts: int
+
+
+class Fetcher:
+    """Fetches images; keeps what is expensive to make: connections, names, file systems.
+
+    It belongs to one event loop, and is closed there with `aclose`. Proxies of the environment are not used, since
+    behind one nobody sees which address is dialled; neither are cookies and ``.netrc``.
+
+    Parameters
+    ----------
+    policy : FetchPolicy
+    storage_options : mapping, optional
+        As in fsspec, for URLs that are neither http(s) nor local.
+    """
+
+    def __init__(self, policy: FetchPolicy, storage_options: Mapping[str, Any] | None = None) -> None:
+        self._policy = policy
+        self._storage_options = dict(storage_options or {})
+        self._session: aiohttp.ClientSession | None = None
+        self._gate_by_host: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+
+    async def fetch(self, url: str) -> Fetched:
+        """Fetch the bytes of one image, trying again what may pass.
+
+        Parameters
+        ----------
+        url : str
+            An http(s) URL, a local path (or ``file://``, unquoted as in fsspec), or another URL that fsspec opens.
+
+        Raises
+        ------
+        FetchError
+            The child that says why; `try_fetch` tells the number of attempts too.
+        """
+        fetched = await self.try_fetch(url)
+        if isinstance(fetched, Unfetched):
+            raise fetched.error
+        return fetched
+
+    async def try_fetch(self, url: str) -> Fetched | Unfetched:
+        """Fetch as `fetch` does, but return the failure with its number of attempts instead of raising it."""
+        for attempt in itertools.count(1):
+            try:
+                return Fetched(await self._attempt(url), attempt)
+            except READ_ERRORS as error:
+                # Only its words are kept: its traceback would keep the buffers of a large body alive.
+                trouble = explain(error, self._policy.timeout_s, datetime.now(UTC))
+            if not trouble.may_pass or attempt > self._policy.retries:
+                break
+            await asyncio.sleep(backoff_s(attempt, trouble.retry_after_s, random.random()))
+        return Unfetched(trouble.to_error(url, attempt), attempt)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def _attempt(self, url: str) -> bytes:
+        require_allowed(url, self._policy.allow_private)
+        scheme = scheme_of(url)
+        if scheme in HTTP:
+            parsed = _parse(url)
+            # The wait for a turn at a busy host is not the server's fault, so it comes before the time-out.
+            async with self._gate(parsed.host or ""), asyncio.timeout(self._policy.timeout_s):
+                return await self._read_http(parsed)
+        async with asyncio.timeout(self._policy.timeout_s):
+            if scheme in LOCAL:
+                path = fsspec.core.strip_protocol(url)
+                return await asyncio.to_thread(read_local, path, self._policy.max_bytes)
+            return await self._read_store(url)
+
+    def _gate(self, host: str) -> asyncio.Semaphore:
+        return self._gate_by_host.setdefault(host, asyncio.Semaphore(self._policy.connections_per_host))
+
+    async def _read_http(self, url: URL) -> bytes:
+        session = self._open_session()
+        for _ in range(1 + MAX_REDIRECTS):
+            # Followed by hand, since aiohttp quotes what it is redirected to anew.
+            async with session.get(url, allow_redirects=False) as response:
+                location = response.headers.get("Location")
+                if response.status not in _REDIRECT_STATUSES or not location:
+                    return await _read_body(response, self._policy.max_bytes)
+            url = url.join(_parse(location))
+            if url.scheme not in HTTP:
+                raise AddressError(f"it redirects to a {url.scheme!r} URL; allowed are http and https")
+        raise ServerError(f"more than {MAX_REDIRECTS} redirects")
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector = aiohttp.TCPConnector(
+                # The caller bounds how much is fetched at once.
+                limit=0,
+                # The gate counts the hosts that are asked; this, those that they redirect to.
+                limit_per_host=self._policy.connections_per_host,
+                keepalive_timeout=_KEEPALIVE_S,
+                ttl_dns_cache=_DNS_TTL_S,
+                socket_factory=None if self._policy.allow_private else open_public_socket,
+            )
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers={"Accept-Encoding": "identity", "User-Agent": _user_agent()},
+                timeout=aiohttp.ClientTimeout(total=None),
+                read_bufsize=_READ_BUFFER_BYTES,
+            )
+        return self._session
+
+    async def _read_store(self, url: str) -> bytes:
+        fs, path = fsspec.core.url_to_fs(url, **self._storage_options)
+        # One byte more than allowed tells too large, without a request for the size.
+        end = self._policy.max_bytes + 1
+        try:
+            if isinstance(fs, AsyncFileSystem):
+                # It lives on the loop of fsspec's own thread, which may or may not be ours.
+                reading = asyncio.run_coroutine_threadsafe(fs._cat_file(path, start=0, end=end), fs.loop)
+                data: bytes = await asyncio.wrap_future(reading)
+            else:
+                data = await asyncio.to_thread(fs.cat_file, path, start=0, end=end)
+        except OSError as error:
+            # S3 finds no such range in an empty object.
+            if "range is not satisfiable" not in str(error):
+                raise
+            return b""
+        _require_size(len(data), self._policy.max_bytes)
+        return data
+
+
+def _parse(url: str) -> URL:
+    return URL(url, encoded=bool(_WELL_FORMED.fullmatch(url)))
+
+
+async def _read_body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+    # 206 is a part that nobody asked for.
+    if not 200 <= response.status < 300 or response.status == 206:
+        raise StatusError(response.status, response.headers.get("Retry-After"))
+    _require_size(response.content_length or 0, max_bytes)
+    chunks = []
+    size = 0
+    # Counted after decompression: some servers compress unasked, and a small body may be a large one.
+    async for chunk in response.content.iter_any():
+        size += len(chunk)
+        _require_size(size, max_bytes)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def read_local(path: str, max_bytes: int) -> bytes:
+    """Read a regular file; a pipe or a device is refused, not waited for.
+
+    fsspec's LocalFileSystem is as fast, but it opens pipes and waits.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    MissingError
+        If it is no regular file.
+    TooLargeError
+        If it has more than `max_bytes` bytes.
+    """
+    with open(path, "rb", buffering=0, opener=_open_without_waiting) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise MissingError("it is no regular file")
+        _require_size(status.st_size, max_bytes)
+        return file.readall()
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    # Without O_NONBLOCK, opening a pipe waits for somebody to write into it.
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _require_size(n_bytes: int, max_bytes: int) -> None:
+    if n_bytes > max_bytes:
+        raise TooLargeError(f"more than the limit of {max_bytes} bytes")
+
+
+def _user_agent() -> str:
+    try:
+        return f"image-pipeline/{importlib.metadata.version('image-pipeline')}"
+    except importlib.metadata.PackageNotFoundError:
+        # Run from a checkout.
+        return "image-pipeline"

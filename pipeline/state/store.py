@@ -1,0 +1,246 @@
+"""JobStore: the state of jobs in Redis."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final, Self
+
+from redis import Redis
+from redis.client import PubSub
+
+from pipeline.domain import Job, Progress
+from pipeline.errors import JobConflictError, JobNotFoundError, PipelineError, StateError
+from pipeline.state.connection import redis_errors
+from pipeline.state.lease import LEASE_S, Lease
+from pipeline.state.script import JobScript, job_key
+from pipeline.state.snapshot import encodable, flatten, from_fields, to_fields
+
+FINISHED_TTL_S: Final = 7 * 24 * 3600
+
+# How often a reader that hears nothing looks whether the driver still lives.
+_LOOK_S: Final = 1.0
+
+
+class JobStore:
+    """The state of jobs, for any number of processes and threads.
+
+    Made by `pipeline.state.connect`; to be closed, or used in a ``with`` statement.
+
+    Parameters
+    ----------
+    redis : Redis
+        Answers with text (``decode_responses``).
+    where : str
+        The server's redacted URL, for messages.
+    on_close : callable
+        Gives back what the store was made of.
+    finished_ttl_s : int
+        Seconds that a finished job is kept.
+    """
+
+    def __init__(
+        self, redis: Redis, where: str, on_close: Callable[[], None], finished_ttl_s: int = FINISHED_TTL_S
+    ) -> None:
+        self._redis = redis
+        self._where = where
+        self._on_close = on_close
+        self._finished_ttl_s = finished_ttl_s
+        self._script = JobScript(redis, where)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the connections back; the embedded server ends with its last user."""
+        self._on_close()
+
+    def ping(self) -> None:
+        """Ask the server for an answer.
+
+        Raises
+        ------
+        StateError
+            If there is none.
+        """
+        with redis_errors(self._where):
+            self._redis.ping()
+
+    def create(self, job: Job) -> Progress:
+        """Write a job's state as ``queued``; a job that exists stays as it is, but for its fetch policy.
+
+        Raises
+        ------
+        JobConflictError
+            If the id belongs to a job of another collection, destination or recipe.
+        """
+        progress = Progress(job.id, done_by_stage=dict.fromkeys(job.recipe.stages, 0))
+        spec = job.to_json()
+        places = {"collection": encodable(job.collection), "destination": encodable(job.destination)}
+        found = _pairs(self._script.run("create", job.id, *flatten(to_fields(progress) | places | {"spec": spec})))
+        if found.get("spec") != spec:
+            differing = _conflicting_field(_job_of(found), job)
+            if differing:
+                raise JobConflictError(f"job {job.id!r} exists with another {differing}: choose another id")
+            self._script.run("respecify", job.id, spec)
+        return from_fields(found)
+
+    def load_job(self, job_id: str) -> Job:
+        """Return what a job is to do.
+
+        Raises
+        ------
+        JobNotFoundError
+            If there is none with that id.
+        """
+        return _job_of(self._read(job_id))
+
+    def progress(self, job_id: str) -> Progress:
+        """Return a job's present state; it is ``stalled`` if nobody holds the lease of a processing job.
+
+        Raises
+        ------
+        JobNotFoundError
+            If there is none with that id.
+        """
+        return from_fields(self._read(job_id))
+
+    def jobs(self, limit: int = 50) -> list[tuple[Job, Progress]]:
+        """Return the newest jobs and their states, newest first."""
+        found = [_pairs(flat) for flat in self._script.run("list", "", limit)]
+        return [(_job_of(fields), from_fields(fields)) for fields in found]
+
+    def request_cancel(self, job_id: str) -> Progress:
+        """Ask a job's driver to stop; without a driver the job is ``cancelled`` at once, and a finished one stays.
+
+        Raises
+        ------
+        JobNotFoundError
+            If there is none with that id.
+        """
+        return from_fields(_found(job_id, self._script.run("cancel", job_id, self._finished_ttl_s)))
+
+    def acquire(self, job: Job, lease_s: float = LEASE_S) -> Lease:
+        """Take the right to write a job's state: it becomes ``processing``, whatever it was before.
+
+        A driver that died on this machine is succeeded at once; one elsewhere when its lease has run out.
+
+        Parameters
+        ----------
+        job : Job
+            As `create` has written it.
+        lease_s : float
+            Seconds after which a driver that publishes nothing counts as dead.
+
+        Raises
+        ------
+        JobConflictError
+            If another driver holds it.
+        JobNotFoundError
+            If there is none with that id.
+        """
+        driver = f"{socket.gethostname()}:{os.getpid()}"
+        token = f"{driver}:{uuid.uuid4().hex}"
+        terms = (token, round(lease_s * 1000), driver)
+        answer, holder = self._script.run("acquire", job.id, *terms, "")
+        if answer == "held" and _is_dead(holder):
+            answer, holder = self._script.run("acquire", job.id, *terms, holder)
+        if answer == "missing":
+            raise _not_found(job.id)
+        if answer == "held":
+            raise JobConflictError(
+                f"job {job.id!r} is being run by {holder}: `pipeline watch {job.id}` follows it, "
+                f"`pipeline cancel {job.id}` stops it; if that process has died, try again in {lease_s:g} seconds"
+            )
+        return Lease(self._script, job.id, token, lease_s, self._finished_ttl_s)
+
+    def updates(self, job_id: str, timeout_s: float | None = None) -> Iterator[Progress]:
+        """Yield a job's state and then each newer one, until it is finished or the time is over.
+
+        None is shown backwards and the last is never missed: the subscription comes first, then the snapshot, then
+        messages with a newer version. A connection that dropped subscribes again, which reads the snapshot again.
+
+        Parameters
+        ----------
+        job_id : str
+        timeout_s : float or None
+            Seconds in all; None for as long as it takes.
+
+        Raises
+        ------
+        JobNotFoundError
+            If there is none with that id.
+        StateError
+            If the server does not come back within a few seconds.
+        """
+        deadline = float("inf") if timeout_s is None else time.monotonic() + timeout_s
+        version = -1
+        with self._redis.pubsub() as channel:  # type: ignore[no-untyped-call]
+            while True:
+                progress = self._hear(channel, job_id, min(_LOOK_S, max(0.0, deadline - time.monotonic())))
+                if progress.version > version:
+                    version = progress.version
+                    yield progress
+                if progress.is_finished or time.monotonic() >= deadline:
+                    return
+
+    def _hear(self, channel: PubSub, job_id: str, timeout_s: float) -> Progress:
+        """Return what the channel says next or, if that is nothing or that it is subscribed, what the hash says."""
+        with redis_errors(self._where):
+            if not channel.subscribed:
+                channel.subscribe(job_key(job_id))
+            message = channel.get_message(timeout=timeout_s)
+        if message is None or message["type"] != "message":
+            return self.progress(job_id)
+        return from_fields(json.loads(message["data"]))
+
+    def _read(self, job_id: str) -> dict[str, str]:
+        return _found(job_id, self._script.run("read", job_id))
+
+
+def _is_dead(driver: str) -> bool:
+    """Tell whether a driver, ``HOST:PID``, ran on this machine and has ended."""
+    host, _, pid = driver.rpartition(":")
+    if host != socket.gethostname():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def _pairs(flat: list[str]) -> dict[str, str]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _found(job_id: str, flat: list[str]) -> dict[str, str]:
+    if not flat:
+        raise _not_found(job_id)
+    return _pairs(flat)
+
+
+def _not_found(job_id: str) -> JobNotFoundError:
+    return JobNotFoundError(f"no job {job_id!r}; `pipeline jobs` lists them")
+
+
+def _job_of(fields: Mapping[str, str]) -> Job:
+    try:
+        return Job.from_json(fields["spec"])
+    except (KeyError, TypeError, ValueError, PipelineError) as error:
+        raise StateError(f"cannot read what job {fields.get('id')!r} is to do: {error!r}") from error
+
+
+def _conflicting_field(old: Job, new: Job) -> str:
+    """Name the first field that makes it another job, or nothing: how images are fetched may change."""
+    names = ("collection", "destination", "recipe", "url_column")
+    return next((name for name in names if getattr(old, name) != getattr(new, name)), "")

@@ -1,0 +1,8 @@
+"""Fixtures that several folders of tests share; each lives in the module that its part is named after."""
+
+pytest_plugins = [
+    "tests.fixtures.cluster",
+    "tests.fixtures.photographs",
+    "tests.fixtures.valkey",
+    "tests.fixtures.web",
+]

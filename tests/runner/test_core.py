@@ -1,0 +1,178 @@
+"""The driver's decisions, without a cluster."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.domain import STAGES, Failure, Item, Outcome, Progress
+from pipeline.runner.core import MAX_BATCH, MAX_LOSSES_ALONE, Batch, RunCore, batch_size_for
+
+STAGES_WITHOUT_MODEL = ("fetch", "resize", "store")
+LOST = Failure("resize", "WorkerLostError", "a worker process died while it was in resize")
+
+
+def items(count: int, start: int = 0) -> list[Item]:
+    return [Item(f"photo-{number}", f"https://example.org/{number}.jpg") for number in range(start, start + count)]
+
+
+def stored(batch: Batch) -> list[Outcome]:
+    return [Outcome(item, "stored", bytes_in=10, bytes_out=1, seconds={"fetch": 0.1}) for item in batch.items]
+
+
+def make_core(window: int = 2, before: Progress | None = None) -> RunCore:
+    return RunCore(STAGES_WITHOUT_MODEL, window, before or Progress("job"), started_at_s=0.0)
+
+
+def test_the_window_bounds_the_batches_in_flight() -> None:
+    core = make_core(window=2)
+    first = core.start(items(1))
+    assert core.wants_items
+    core.start(items(1, start=1))
+    assert not core.wants_items
+    core.finish_batch(first.number, stored(first))
+    assert core.wants_items
+
+
+def test_a_run_is_over_when_the_collection_is_read_and_nothing_is_in_flight() -> None:
+    core = make_core()
+    batch = core.start(items(3))
+    core.is_exhausted = True
+    assert not core.is_over
+    assert core.pending == 3
+    core.finish_batch(batch.number, stored(batch))
+    assert core.is_over
+
+
+def test_stage_counts_reach_the_total_whether_or_not_each_task_was_heard_of() -> None:
+    """A batch's last task may be heard of before its first."""
+    core = make_core()
+    batch = core.start(items(4))
+    core.finish_stage(batch.number, "resize")
+    core.finish_batch(batch.number, stored(batch))
+    core.finish_stage(batch.number, "fetch")
+    assert core.snapshot("processing", 1.0).done_by_stage == {"fetch": 4, "resize": 4, "store": 4}
+
+
+def test_a_lost_batch_is_tried_again_one_by_one_when_nothing_else_runs() -> None:
+    core = make_core()
+    lost, other = core.start(items(2)), core.start(items(1, start=2))
+    core.finish_stage(lost.number, "fetch")
+    assert core.lose_batch(lost.number, LOST) == []
+    assert core.snapshot("processing", 1.0).done_by_stage["fetch"] == 0
+    assert not core.wants_items
+    assert core.next_suspect() is None
+    core.finish_batch(other.number, stored(other))
+    suspect = core.next_suspect()
+    assert suspect is not None
+    assert [item.key for item in suspect.items] == ["photo-0"]
+    assert core.next_suspect() is None
+
+
+def test_only_an_item_that_was_alone_is_blamed_and_only_after_the_allowed_losses() -> None:
+    core = make_core()
+    together = core.start(items(2))
+    core.is_exhausted = True
+    core.lose_batch(together.number, LOST)
+    blamed: list[Outcome] = []
+    attempts = 0
+    while not core.is_over:
+        suspect = core.next_suspect()
+        assert suspect is not None
+        if suspect.items[0].key == "photo-0":
+            attempts += 1
+            blamed += core.lose_batch(suspect.number, LOST)
+        else:
+            core.finish_batch(suspect.number, stored(suspect))
+    assert attempts == MAX_LOSSES_ALONE
+    assert [(outcome.item.key, outcome.status, outcome.failure) for outcome in blamed] == [("photo-0", "failed", LOST)]
+    assert core.done == 2
+
+
+def test_a_cancelled_run_starts_nothing_more_and_gives_up_what_is_in_flight() -> None:
+    core = make_core()
+    batch = core.start(items(2))
+    core.finish_stage(batch.number, "fetch")
+    core.is_cancelled = True
+    assert not core.wants_items
+    assert not core.is_over
+    core.drop_in_flight()
+    assert core.is_over
+    assert core.snapshot("cancelled", 1.0).done_by_stage == {"fetch": 0, "resize": 0, "store": 0}
+
+
+def test_counts_go_on_from_earlier_runs() -> None:
+    before = Progress("job", stored=5, failed=1, failed_by_stage={"fetch": 1}, bytes_in=100)
+    core = make_core(before=before)
+    batch = core.start(items(1))
+    core.finish_batch(batch.number, [Outcome(batch.items[0], "failed", failure=LOST)])
+    snapshot = core.snapshot("completed", 2.0)
+    assert (snapshot.stored, snapshot.failed, snapshot.bytes_in) == (5, 2, 100)
+    assert snapshot.failed_by_stage == {"fetch": 1, "resize": 1}
+    assert snapshot.done_by_stage == {"fetch": 7, "resize": 7, "store": 7}
+    assert snapshot.images_per_second == 0.5
+
+
+def test_speed_is_of_the_last_seconds_while_it_runs_and_the_mean_at_the_end() -> None:
+    core = make_core(window=1000)
+    core.total = 400
+    for second in range(1, 101):
+        batch = core.start(items(1 if second <= 50 else 4, start=10 * second))
+        core.finish_batch(batch.number, stored(batch))
+        running = core.snapshot("processing", float(second))
+    assert running.images_per_second == 4.0
+    assert running.eta_seconds == (400 - 250) / 4.0
+    ended = core.snapshot("completed", 100.0)
+    assert ended.images_per_second == 2.5
+    assert ended.eta_seconds is None
+
+
+@given(known=st.integers(1, 10**7), threads=st.integers(1, 512))
+def test_batches_are_small_enough_for_every_thread_and_never_empty(known: int, threads: int) -> None:
+    size = batch_size_for(known, threads)
+    assert 1 <= size <= MAX_BATCH
+    if known >= 4 * threads:
+        assert known / size >= 4 * threads
+
+
+@given(
+    count=st.integers(0, 60),
+    size=st.integers(1, 7),
+    window=st.integers(1, 5),
+    killers=st.sets(st.integers(0, 59), max_size=3),
+    random_=st.randoms(use_true_random=False),
+)
+def test_every_item_gets_exactly_one_outcome_whatever_dies(
+    count: int, size: int, window: int, killers: set[int], random_: random.Random
+) -> None:
+    """Any order of ends, any batches lost: nothing is lost, nothing is doubled, and only killers are blamed."""
+    core = RunCore(STAGES, window, Progress("job"), 0.0)
+    source = items(count)
+    batches = [source[start : start + size] for start in range(0, count, size)]
+    in_flight: list[Batch] = []
+    outcomes: list[Outcome] = []
+    killer_keys = {f"photo-{number}" for number in killers}
+    while True:
+        if suspect := core.next_suspect():
+            in_flight.append(suspect)
+        while core.wants_items:
+            if batches:
+                in_flight.append(core.start(batches.pop(0)))
+            else:
+                core.is_exhausted = True
+        if core.is_over:
+            break
+        assert len(in_flight) <= window
+        batch = in_flight.pop(random_.randrange(len(in_flight)))
+        if killer_keys & {item.key for item in batch.items}:
+            outcomes += core.lose_batch(batch.number, LOST)
+        else:
+            core.finish_batch(batch.number, stored(batch))
+            outcomes += stored(batch)
+    assert sorted(outcome.item.key for outcome in outcomes) == sorted(item.key for item in source)
+    failed = {outcome.item.key for outcome in outcomes if outcome.failure}
+    assert failed == killer_keys & {item.key for item in source}
+    assert core.done == count
+    assert set(core.snapshot("completed", 1.0).done_by_stage.values()) <= {count}

@@ -1,0 +1,253 @@
+"""The job as Python users have it: run, follow, resume, retry, cancel."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from distributed import Client
+from PIL import Image
+
+import pipeline
+from pipeline.domain import Recipe
+from pipeline.errors import (
+    ClusterError,
+    DestinationError,
+    JobConflictError,
+    JobNotFoundError,
+    ModelError,
+    SourceError,
+    StateError,
+)
+from pipeline.runner.core import MAX_BATCH
+from tests.fixtures.photographs import make_photograph
+from tests.fixtures.web import Reply, Web
+
+SMALL = Recipe(max_width=100, max_height=100)
+COLUMNS_THAT_A_RUN_DECIDES = ["key", "url", "status", "width", "height", "bytes_in", "bytes_out", "sha256", "stage"]
+
+
+@pytest.fixture(autouse=True)
+def redis_url(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Keep the state of these tests on their own server."""
+    monkeypatch.setenv("REDIS_URL", valkey_url)
+    return valkey_url
+
+
+def test_run_stores_every_image_and_says_so(photographs: Path, tmp_path: Path, client: Client) -> None:
+    job = pipeline.run(photographs, tmp_path, SMALL, client=client)
+    progress = job.wait()
+    assert (progress.status, progress.total, progress.stored, progress.failed) == ("completed", 40, 40, 0)
+    assert progress.done_by_stage == {"fetch": 40, "resize": 40, "store": 40}
+    assert progress.percent == 100
+    outcomes = job.outcomes().set_index("key")
+    assert len(outcomes) == 40
+    for key, row in outcomes.iterrows():
+        stored = tmp_path / f"{key}.jpg"
+        assert row["output"] == str(stored)
+        assert row["sha256"] == hashlib.sha256(stored.read_bytes()).hexdigest()
+        with Image.open(stored) as image:
+            assert image.size == (row["width"], row["height"]) == (100, 75)
+    assert job.failures().empty
+
+
+def test_tasks_carry_the_names_of_stages_and_job(photographs: Path, tmp_path: Path, client: Client) -> None:
+    """The dashboard and /metrics group tasks by them."""
+    named = pipeline.run(photographs, tmp_path / "a", SMALL, client=client, job_id="nightly")
+    named.wait()
+    timed = pipeline.run(photographs, tmp_path / "b", SMALL, client=client)
+    timed.wait()
+    prefixes = client.run_on_scheduler(lambda dask_scheduler: set(dask_scheduler.task_prefixes))
+    assert {"fetch", "resize", "store"} <= prefixes
+    assert not {prefix for prefix in prefixes if "nightly" in prefix}
+
+
+def test_a_bad_image_costs_one_image(web: Web, tmp_path: Path, client: Client) -> None:
+    good = make_photograph(1)
+    urls = [
+        web.serve("/good.jpg", good),
+        web.url("/missing.jpg"),
+        web.serve("/text.jpg", b"<html>not found</html>"),
+        web.serve("/empty.jpg", b""),
+        web.serve("/truncated.jpg", good[: len(good) // 2]),
+        web.reply("/forbidden.jpg", Reply(status=403)),
+        web.serve("/good.png", make_photograph(2, format="PNG")),
+    ]
+    job = pipeline.run(urls, tmp_path, SMALL, client=client, allow_private=True, retries=0)
+    progress = job.wait()
+    assert (progress.status, progress.stored, progress.failed) == ("completed", 2, 5)
+    assert progress.failed_by_stage == {"fetch": 2, "resize": 3}
+    failures = job.failures()
+    assert failures["count"].sum() == 5
+    assert all(failures["remedy"])
+    by_url = job.outcomes().set_index("url")
+    assert by_url.loc[urls[1], ["stage", "error"]].tolist() == ["fetch", "MissingError"]
+    assert "404" in by_url.loc[urls[1], "message"]
+    assert by_url.loc[urls[2], "error"] == "NotAnImageError"
+    assert by_url.loc[urls[4], "error"] == "TruncatedError"
+    assert by_url.loc[urls[5], "error"] == "AccessError"
+
+
+def test_an_image_listed_twice_is_done_once(web: Web, tmp_path: Path, client: Client) -> None:
+    url = web.serve("/a.jpg", make_photograph(1))
+    progress = pipeline.run([url, url, url], tmp_path, SMALL, client=client, allow_private=True).wait()
+    assert (progress.total, progress.stored) == (1, 1)
+    assert web.requests["/a.jpg"] == 1
+
+
+def test_fetches_go_on_beyond_a_batch_while_a_source_is_slow(web: Web, tmp_path: Path, client: Client) -> None:
+    """A fetch task leaves its worker's thread, so that the next one can begin."""
+    body = make_photograph(1)
+    urls = [web.reply(f"/{number}.jpg", Reply(body, delay_s=0.3)) for number in range(8 * MAX_BATCH)]
+    pipeline.run(urls, tmp_path, SMALL, client=client, allow_private=True).wait()
+    workers = 2
+    assert web.at_once_max > workers * 2
+
+
+def test_running_the_same_id_again_does_nothing_again(photographs: Path, tmp_path: Path, client: Client) -> None:
+    first = pipeline.run(photographs, tmp_path, SMALL, client=client, job_id="nightly")
+    first.wait()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.jpg")}
+    again = pipeline.run(photographs, tmp_path, SMALL, client=client, job_id="nightly").wait()
+    assert (again.status, again.total, again.stored) == ("completed", 40, 40)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.jpg")} == before
+
+
+def test_an_id_belongs_to_one_recipe(photographs: Path, tmp_path: Path, client: Client) -> None:
+    pipeline.run(photographs, tmp_path, SMALL, client=client, job_id="nightly").wait()
+    with pytest.raises(JobConflictError, match="another recipe"):
+        pipeline.run(photographs, tmp_path, Recipe(), client=client, job_id="nightly")
+
+
+def test_cancel_stops_a_run_and_resume_completes_it(web: Web, tmp_path: Path, client: Client) -> None:
+    """What a cancelled and resumed run leaves is what an undisturbed one leaves."""
+    urls = [web.reply(f"/{number}.jpg", Reply(make_photograph(number % 7), delay_s=0.1)) for number in range(500)]
+    job = pipeline.run(urls, tmp_path / "disturbed", SMALL, client=client, allow_private=True)
+    for progress in job.updates():
+        if progress.stored:
+            break
+    pipeline.attach(job.id).cancel()
+    cancelled = job.wait()
+    assert cancelled.status == "cancelled"
+    assert 0 < cancelled.stored < 500
+    assert len(job.outcomes()) == cancelled.stored
+
+    resumed = pipeline.attach(job.id)
+    resumed.resume(client=client)
+    assert (resumed.wait().status, resumed.progress.stored) == ("completed", 500)
+
+    undisturbed = pipeline.run(urls, tmp_path / "undisturbed", SMALL, client=client, allow_private=True)
+    undisturbed.wait()
+    _assert_same_ledger(resumed.outcomes(), undisturbed.outcomes())
+
+
+def test_retry_runs_only_what_failed(web: Web, tmp_path: Path, client: Client) -> None:
+    good = make_photograph(1)
+    urls = [web.serve("/good.jpg", good), web.reply("/late.jpg", Reply(status=404), Reply(good)), web.url("/gone.jpg")]
+    job = pipeline.run(urls, tmp_path, SMALL, client=client, allow_private=True, retries=0)
+    assert job.wait().failed == 2
+    job.retry_failed(client=client)
+    progress = job.wait()
+    assert (progress.status, progress.total, progress.stored, progress.failed) == ("completed", 3, 2, 1)
+    assert web.requests["/good.jpg"] == 1
+    assert web.requests["/gone.jpg"] == 2
+    assert sorted(job.outcomes()["status"]) == ["failed", "stored", "stored"]
+
+
+def test_attach_and_jobs_find_what_ran(photographs: Path, tmp_path: Path, client: Client) -> None:
+    first = pipeline.run(photographs, tmp_path / "a", SMALL, client=client)
+    first.wait()
+    second = pipeline.run(photographs, tmp_path / "b", SMALL, client=client)
+    second.wait()
+    assert [job.id for job in pipeline.jobs()] == [second.id, first.id]
+    attached = pipeline.attach(first.id)
+    assert attached.wait().stored == 40
+    assert attached.job == first.job
+    assert first.id in repr(attached)
+    with pytest.raises(JobNotFoundError, match="no-such-job"):
+        pipeline.attach("no-such-job")
+
+
+def test_wait_with_a_timeout_returns_a_job_that_goes_on(web: Web, tmp_path: Path, client: Client) -> None:
+    urls = [web.reply("/slow.jpg", Reply(make_photograph(1), delay_s=1.0))]
+    job = pipeline.run(urls, tmp_path, SMALL, client=client, allow_private=True)
+    assert not job.wait(timeout=0.2).is_finished
+    with pytest.raises(JobConflictError, match=job.id):
+        pipeline.attach(job.id).resume(client=client)
+    assert job.wait().stored == 1
+
+
+def test_a_keras_model_runs_through_the_seam(photographs: Path, tmp_path: Path, client: Client) -> None:
+    recipe = Recipe(max_width=100, max_height=100, enhance="sharpen")
+    job = pipeline.run(photographs / "spring", tmp_path, recipe, client=client)
+    progress = job.wait()
+    assert (progress.stored, progress.failed) == (20, 0)
+    assert progress.done_by_stage == {"fetch": 20, "resize": 20, "enhance": 20, "store": 20}
+    outcomes = job.outcomes()
+    assert set(outcomes["model"].str.split("@").str[0]) == {"sharpen"}
+    assert (outcomes["seconds_enhance"] > 0).all()
+    plain = pipeline.run(photographs / "spring", tmp_path / "plain", SMALL, client=client)
+    plain.wait()
+    assert not set(outcomes["sha256"]) & set(plain.outcomes()["sha256"])
+
+
+def test_the_bytes_of_a_preview_are_those_of_a_run(photographs: Path, tmp_path: Path, client: Client) -> None:
+    recipe = Recipe(max_width=90, max_height=90, enhance="sharpen", format="webp")
+    shown = pipeline.preview(photographs / "spring" / "00.jpg", recipe)
+    pipeline.run([photographs / "spring" / "00.jpg"], tmp_path, recipe, client=client).wait()
+    (stored,) = tmp_path.glob("*.webp")
+    assert shown.encoded == stored.read_bytes()
+    assert shown.suffix == ".webp"
+    assert (shown.before.size, shown.after.size) == ((320, 240), (90, 68))
+    assert set(shown.seconds) == {"fetch", "resize", "enhance", "store"}
+
+
+def test_plan_tries_a_sample_and_stores_nothing(photographs: Path) -> None:
+    found = pipeline.plan(photographs, SMALL, threads=4)
+    assert (found.total, found.failed, found.threads) == (40, 0, 4)
+    assert set(found.seconds_by_stage) == {"fetch", "resize", "store"}
+    assert found.eta_seconds == pytest.approx(40 / found.images_per_second)
+    assert found.peak_bytes == 320 * 240 * 3
+    assert sorted(path.name for path in photographs.iterdir()) == ["autumn", "spring"]
+
+
+def test_nothing_begins_if_something_is_wrong(
+    photographs: Path, tmp_path: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is an error of its own class, before any work: no job is left behind."""
+    occupied = tmp_path / "a-file"
+    occupied.write_text("")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(SourceError, match="no-such-folder"):
+        pipeline.run(tmp_path / "no-such-folder", tmp_path / "out", client=client)
+    with pytest.raises(SourceError, match="no images in"):
+        pipeline.run(empty, tmp_path / "out", client=client)
+    with pytest.raises(DestinationError, match="a-file"):
+        pipeline.run(photographs, occupied / "out", client=client)
+    with pytest.raises(ModelError, match="no-such-model"):
+        pipeline.run(photographs, tmp_path / "out", Recipe(enhance="no-such-model"), client=client)
+    with pytest.raises(ClusterError, match=r"127\.0\.0\.1:1"):
+        pipeline.run(photographs, tmp_path / "out", cluster="tcp://127.0.0.1:1")
+    assert pipeline.jobs() == []
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
+    with pytest.raises(StateError, match=r"127\.0\.0\.1:1"):
+        pipeline.run(photographs, tmp_path / "out", client=client)
+
+
+def test_a_job_can_be_driven_from_any_thread(photographs: Path, tmp_path: Path, client: Client) -> None:
+    found: list[pipeline.Progress] = []
+    thread = threading.Thread(
+        target=lambda: found.append(pipeline.run(photographs, tmp_path, SMALL, client=client).wait())
+    )
+    thread.start()
+    thread.join()
+    assert found[0].stored == 40
+
+
+def _assert_same_ledger(one: pd.DataFrame, other: pd.DataFrame) -> None:
+    ordered = [table[COLUMNS_THAT_A_RUN_DECIDES].sort_values("key", ignore_index=True) for table in (one, other)]
+    pd.testing.assert_frame_equal(*ordered)
