@@ -1,0 +1,96 @@
+"""Many images on one: a grid of thumbnails that shows at a glance what a run made."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+from PIL import Image, ImageOps
+
+from pipeline.errors import DestinationError
+
+BACKGROUND: Final = "#eef0f3"
+CELL: Final = "#ffffff"
+
+
+def make_contact_sheet(
+    paths: Sequence[Path], *, columns: int = 8, cell_px: int = 160, max_images: int = 96
+) -> Image.Image:
+    """Lay images out in a grid, each whole in its cell and upright.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Files that are missing or no images are left out.
+    columns : int
+        Fewer where there are fewer images.
+    cell_px : int
+        Width and height of a cell.
+    max_images : int
+        Of more, as many are shown, evenly spread over all of them.
+
+    Returns
+    -------
+    PIL.Image.Image
+        RGB. The gutters between the cells are as wide as the border around them.
+    """
+    margin = max(2, cell_px // 20)
+    inner_px = cell_px - 2 * margin
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        thumbnails = [
+            thumbnail
+            for thumbnail in pool.map(lambda path: _load_thumbnail(path, inner_px), spread(paths, max_images))
+            if thumbnail
+        ]
+    columns = max(1, min(columns, len(thumbnails)))
+    rows = max(1, -(-len(thumbnails) // columns))
+    pitch = cell_px + margin
+    sheet = Image.new("RGB", (columns * pitch + margin, rows * pitch + margin), BACKGROUND)
+    for number, thumbnail in enumerate(thumbnails):
+        row, column = divmod(number, columns)
+        cell = Image.new("RGB", (cell_px, cell_px), CELL)
+        cell.paste(thumbnail, ((cell_px - thumbnail.width) // 2, (cell_px - thumbnail.height) // 2))
+        sheet.paste(cell, (margin + column * pitch, margin + row * pitch))
+    return sheet
+
+
+def write_contact_sheet(paths: Sequence[Path], path: Path) -> None:
+    """Write the contact sheet of `paths` to the file `path`, in the format that its suffix names.
+
+    Raises
+    ------
+    DestinationError
+        If the file cannot be written.
+    """
+    sheet = make_contact_sheet(paths)
+    try:
+        sheet.save(path)
+    except OSError as error:
+        raise DestinationError(f"cannot write the contact sheet {str(path)!r}: {error.strerror or error}") from error
+
+
+def spread(entries: Sequence[Path], most: int) -> list[Path]:
+    """Return at most so many entries, in their order and evenly spread; the first is always one of them."""
+    shown = min(len(entries), most)
+    return [entries[number * len(entries) // shown] for number in range(shown)]
+
+
+def _load_thumbnail(path: Path, side_px: int) -> Image.Image | None:
+    try:
+        with Image.open(path) as image:
+            # A JPEG is decoded at a half, a quarter or an eighth of its size, which is all that is needed.
+            image.draft(None, (2 * side_px, 2 * side_px))
+            upright = ImageOps.exif_transpose(image)
+            # Palettes and 16 bits cannot be scaled well: RGBA first, then onto the cell's colour.
+            picture = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
+            picture.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
+    # What Pillow raises for bytes that are no image, or are broken in one of many ways.
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+    if picture.mode == "RGBA":
+        backdrop = Image.new("RGBA", picture.size, CELL)
+        return Image.alpha_composite(backdrop, picture).convert("RGB")
+    return picture
