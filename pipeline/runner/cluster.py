@@ -33,9 +33,8 @@ _LOCAL_CONFIG: Final[dict[str, Any]] = {
     "distributed.worker.preload": ["pipeline.runner.worker_preload"],
     # A batch whose worker died is run again image by image at once, rather than as a whole three more times.
     "distributed.scheduler.allowed-failures": 0,
-    # The stages of a batch stay where its images are, and the driver already bounds what is in flight.
+    # The stages of a batch stay where its images are.
     "distributed.scheduler.work-stealing": False,
-    "distributed.scheduler.worker-saturation": "inf",
     "distributed.admin.system-monitor.gil.enabled": False,
 }
 

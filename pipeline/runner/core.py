@@ -17,7 +17,7 @@ from pipeline.domain import Failure, Item, JobStatus, Outcome, Progress, Stage
 MAX_LOSSES_ALONE: Final = 2
 
 # Decoded images of a batch wait in memory between stages: 16 of 1024 x 768 are 38 MB.
-MAX_BATCH: Final = 16
+MAX_BATCH: Final = 32
 
 # Batches in flight for a worker thread: one that computes, the others fetching ahead.
 BATCHES_PER_THREAD: Final = 4
@@ -42,16 +42,16 @@ class RunCore:
     ----------
     stages : sequence of {"fetch", "resize", "enhance", "store"}
         The stages that the Recipe asks for.
-    window : int
-        The most batches in flight.
+    threads : int
+        Worker threads in the cluster.
     before : Progress
         The job as earlier runs left it: its counts go on from there.
     started_at_s : float
         The time at which this run begins, in seconds of any clock; later times are of the same clock.
     """
 
-    def __init__(self, stages: Sequence[Stage], window: int, before: Progress, started_at_s: float) -> None:
-        self.window = window
+    def __init__(self, stages: Sequence[Stage], threads: int, before: Progress, started_at_s: float) -> None:
+        self.threads = threads
         self.is_cancelled = False
         self.is_exhausted = False
         self.total: int | None = None
@@ -88,7 +88,19 @@ class RunCore:
     def wants_items(self) -> bool:
         """Whether the driver is to read the next Items of the collection and start them."""
         is_open = not (self.is_cancelled or self.is_exhausted or self._suspects)
-        return is_open and len(self._in_flight) < self.window
+        return is_open and len(self._in_flight) < BATCHES_PER_THREAD * self.threads
+
+    @property
+    def next_batch_size(self) -> int:
+        """How many Items the next batch is to have.
+
+        Batches are large, so that what a task costs Dask is little beside its work, and become small towards the end,
+        so that all threads end together; those of a small collection are small from the beginning.
+        """
+        if self.total is None:
+            return MAX_BATCH
+        left = self.total - self.done - self.pending
+        return max(1, min(MAX_BATCH, left // (2 * self.threads)))
 
     def start(self, items: Sequence[Item]) -> Batch:
         """Begin a batch: the driver is to submit it."""
@@ -187,19 +199,3 @@ class RunCore:
             eta_seconds=left / speed if left is not None and speed > 0 and status == "processing" else None,
             error="",
         )
-
-
-def batch_size_for(known_items: int, threads: int) -> int:
-    """Choose how many Items one chain of tasks handles.
-
-    A small collection is cut so that every thread gets several batches and progress shows; a large one so that Dask's
-    cost for a task (about a millisecond) stays near 1 % of its work.
-
-    Parameters
-    ----------
-    known_items : int
-        Items that are known to be there; a long collection is known only in part.
-    threads : int
-        Worker threads in the cluster.
-    """
-    return max(1, min(MAX_BATCH, known_items // (4 * threads)))

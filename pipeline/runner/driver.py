@@ -22,7 +22,7 @@ from distributed import Client, Future, KilledWorker
 from pipeline.domain import Failure, Item, Job, JobStatus, Outcome, Progress, Stage
 from pipeline.errors import ClusterError, LeaseLostError, PipelineError, WorkerLostError
 from pipeline.runner.cluster import count_threads
-from pipeline.runner.core import BATCHES_PER_THREAD, Batch, RunCore, batch_size_for
+from pipeline.runner.core import Batch, RunCore
 from pipeline.runner.images import Equipment
 from pipeline.runner.ledger import Ledger
 from pipeline.runner.reporter import Reporter
@@ -130,9 +130,9 @@ class Driver:
         try:
             reporter.report(self._snapshot("processing"))
             with self._connect() as client:
-                status = self._run_on(client, reporter)
+                last = self._run_on(client, reporter)
                 # Before the cluster is closed: nobody is to wait for that.
-                reporter.close(self._snapshot(status))
+                reporter.close(last)
         except LeaseLostError:
             last = None
         except PipelineError as error:
@@ -140,25 +140,23 @@ class Driver:
         finally:
             reporter.close(last)
 
-    def _run_on(self, client: Client, reporter: Reporter) -> JobStatus:
+    def _run_on(self, client: Client, reporter: Reporter) -> Progress:
         with SeenKeys() as seen, self._equipped(client):
             before = self._ledger.tally(self._before, seen)
-            threads = count_threads(client)
-            core = self._core = RunCore(self.job.recipe.stages, BATCHES_PER_THREAD * threads, before, time.monotonic())
+            core = self._core = RunCore(self.job.recipe.stages, count_threads(client), before, time.monotonic())
             items = (item for item in self._items if seen.add(item.key))
             head = list(itertools.islice(items, PEEK_ITEMS))
             if len(head) < PEEK_ITEMS:
                 core.total = before.done + len(head)
             else:
                 threading.Thread(target=self._count, name="pipeline-counter", daemon=True).start()
-            batches = _batched(itertools.chain(head, items), batch_size_for(len(head), threads))
-            return self._loop(core, client, batches, reporter)
+            return self._loop(core, client, itertools.chain(head, items), reporter)
 
-    def _loop(self, core: RunCore, client: Client, batches: Iterator[list[Item]], reporter: Reporter) -> JobStatus:
+    def _loop(self, core: RunCore, client: Client, items: Iterator[Item], reporter: Reporter) -> Progress:
         flushed_at = reported_at = time.monotonic()
         cancelled_at: float | None = None
         while not core.is_over:
-            self._feed(core, client, batches)
+            self._feed(core, client, items)
             self._handle(core, client, self._next_events())
             now = time.monotonic()
             if core.is_cancelled:
@@ -172,14 +170,15 @@ class Driver:
                 self._flush()
                 flushed_at = now
         self._flush()
-        return "cancelled" if core.is_cancelled and core.done != core.total else "completed"
+        is_incomplete = core.is_cancelled and core.done != core.total
+        return core.snapshot("cancelled" if is_incomplete else "completed", time.monotonic())
 
-    def _feed(self, core: RunCore, client: Client, batches: Iterator[list[Item]]) -> None:
+    def _feed(self, core: RunCore, client: Client, items: Iterator[Item]) -> None:
         if suspect := core.next_suspect():
             self._submit(client, suspect)
         while core.wants_items:
-            if items := next(batches, None):
-                self._submit(client, core.start(items))
+            if batch := list(itertools.islice(items, core.next_batch_size)):
+                self._submit(client, core.start(batch))
             else:
                 core.is_exhausted = True
                 core.total = core.done + core.pending
@@ -275,9 +274,3 @@ class Driver:
 
     def _count(self) -> None:
         self._events.put(Counted(sum(1 for _ in self._items)))
-
-
-def _batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    iterator = iter(items)
-    while batch := list(itertools.islice(iterator, size)):
-        yield batch
