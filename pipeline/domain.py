@@ -211,11 +211,10 @@ class Failure:
     message: str
 
     @classmethod
-    def from_error(cls, stage: Stage, error: BaseException) -> Self:
-        """Describe an error that one image raised in `stage`."""
-        known = isinstance(error, PipelineError)
-        message = str(error) if known else f"{type(error).__name__}: {error}"
-        return cls(stage, type(error).__name__, message)
+    def from_error(cls, stage: Stage, error: BaseException, subject: str) -> Self:
+        """Describe an error that one image, the `subject`, raised in `stage`."""
+        message = str(error) if isinstance(error, PipelineError) else f"{type(error).__name__}: {error}"
+        return cls(stage, type(error).__name__, message if subject in message else f"{subject}: {message}")
 
     @property
     def remedy(self) -> str:

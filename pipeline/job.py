@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import json
 import os
@@ -148,7 +149,14 @@ class JobHandle:
         self._driver = Driver(self.job, items, lease, self.progress, connect_cluster, self._storage_options)
         self._thread = threading.Thread(target=self._driver.run, name=f"pipeline-driver-{self.id}", daemon=True)
         self._thread.start()
+        atexit.register(self._leave)
         return self.progress
+
+    def _leave(self) -> None:
+        """End the run before its process ends: cleanly, so that it can be resumed."""
+        if self._driver and self._thread and self._thread.is_alive():
+            self._driver.cancel()
+            self._thread.join()
 
     def _items(self, only_failed: bool, was_completed: bool) -> Iterable[Item]:
         if only_failed:

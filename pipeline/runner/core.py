@@ -6,17 +6,22 @@ tested without a cluster. Time comes in as an argument.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from pipeline.domain import Failure, Item, JobStatus, Outcome, Progress, Stage
+from pipeline.stages.addresses import redact
 
 # How often an image that is alone in the cluster may lose its worker before it is blamed for it.
 MAX_LOSSES_ALONE: Final = 2
 
-# Decoded images of a batch wait in memory between stages: 16 of 1024 x 768 are 38 MB.
+# The tasks of a batch cost Dask some ten milliseconds in all: little beside half a second of work.
+BATCH_WORK_S: Final = 0.5
+
+# The decoded images of a batch wait in memory between stages: 32 of 1024 x 768 are 75 MB.
 MAX_BATCH: Final = 32
 
 # Batches in flight for a worker thread: one that computes, the others fetching ahead.
@@ -66,6 +71,7 @@ class RunCore:
         self._failed_by_stage = Counter(before.failed_by_stage)
         self._seconds_by_stage = Counter(before.seconds_by_stage)
         self._bytes_in, self._bytes_out = before.bytes_in, before.bytes_out
+        self._worked_s, self._worked_items = 0.0, 0
         self._started_at_s = started_at_s
         self._samples: deque[tuple[float, int]] = deque([(started_at_s, before.done)])
 
@@ -94,13 +100,13 @@ class RunCore:
     def next_batch_size(self) -> int:
         """How many Items the next batch is to have.
 
-        Batches are large, so that what a task costs Dask is little beside its work, and become small towards the end,
-        so that all threads end together; those of a small collection are small from the beginning.
+        Batches grow from one image, so that the first results show soon, to half a second of work, so that what a task
+        costs Dask is little beside it; and become small towards the end, so that all threads end together.
         """
-        if self.total is None:
-            return MAX_BATCH
-        left = self.total - self.done - self.pending
-        return max(1, min(MAX_BATCH, left // (2 * self.threads)))
+        growing: int = 4 ** min(5, self._next_number // self.threads)
+        affordable = BATCH_WORK_S * self._worked_items / self._worked_s if self._worked_s else MAX_BATCH
+        left = math.inf if self.total is None else self.total - self.done - self.pending
+        return max(1, round(min(MAX_BATCH, growing, affordable, left / (2 * self.threads))))
 
     def start(self, items: Sequence[Item]) -> Batch:
         """Begin a batch: the driver is to submit it."""
@@ -132,11 +138,22 @@ class RunCore:
             self._bytes_in += outcome.bytes_in
             self._bytes_out += outcome.bytes_out
             self._seconds_by_stage.update(outcome.seconds)
+            self._worked_items += 1
+            self._worked_s += sum(seconds for stage, seconds in outcome.seconds.items() if stage != "fetch")
             if outcome.failure:
                 self._failed_by_stage[outcome.failure.stage] += 1
 
-    def lose_batch(self, number: int, failure: Failure) -> list[Outcome]:
-        """Note that a batch ended without Outcomes, most often because its worker died.
+    def lose_batch(self, number: int, stage: Stage, error: BaseException, ended_at: float) -> list[Outcome]:
+        """Note that a batch ended in `stage` without Outcomes, most often because its worker died.
+
+        Parameters
+        ----------
+        number : int
+        stage : {"fetch", "resize", "enhance", "store"}
+        error : BaseException
+            What ended it.
+        ended_at : float
+            Seconds since the epoch.
 
         Returns
         -------
@@ -150,7 +167,8 @@ class RunCore:
             item = batch.items[0]
             self._losses_alone[item.key] += 1
             if self._losses_alone[item.key] >= MAX_LOSSES_ALONE:
-                outcomes = [Outcome(item, "failed", failure=failure)]
+                failure = Failure.from_error(stage, error, subject=redact(item.url))
+                outcomes = [Outcome(item, "failed", failure=failure, finished_at=ended_at)]
                 self.finish_batch(number, outcomes)
                 return outcomes
         del self._in_flight[number]

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from distributed import Client, Future, KilledWorker
 
-from pipeline.domain import Failure, Item, Job, JobStatus, Outcome, Progress, Stage
+from pipeline.domain import Item, Job, JobStatus, Outcome, Progress, Stage
 from pipeline.errors import ClusterError, LeaseLostError, PipelineError, WorkerLostError
 from pipeline.runner.cluster import count_threads
 from pipeline.runner.core import Batch, RunCore
@@ -245,7 +245,7 @@ class Driver:
         error = future.exception()
         if isinstance(error, KilledWorker):
             error = WorkerLostError(f"a worker process died while it was in {stage}")
-        self._unwritten += core.lose_batch(number, Failure.from_error(stage, error))
+        self._unwritten += core.lose_batch(number, stage, error, time.time())
 
     @contextlib.contextmanager
     def _equipped(self, client: Client) -> Iterator[None]:

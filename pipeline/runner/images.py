@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from pipeline.catalogue import EnhancementModel, load_model
 from pipeline.domain import Failure, Item, Job, Outcome, Stage
+from pipeline.stages.addresses import redact
 from pipeline.stages.enhance import enhance_image
 from pipeline.stages.fetch import Fetcher, Unfetched
 from pipeline.stages.resize import Picture, resize_image
@@ -44,8 +45,9 @@ class Trial:
     goes on.
     """
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, item: Item) -> None:
         self.stage = stage
+        self._item = item
         self.seconds = 0.0
         self.failure: Failure | None = None
 
@@ -59,7 +61,7 @@ class Trial:
         self.seconds = time.perf_counter() - self._started
         if not isinstance(error, Exception):
             return False
-        self.failure = Failure.from_error(self.stage, error)
+        self.failure = Failure.from_error(self.stage, error, subject=redact(self._item.url))
         return True
 
     def conclude(self, carried: Carried, payload: bytes | Picture | Stored | None, **changes: Any) -> Carried:
@@ -97,7 +99,7 @@ class Equipment:
     async def fetch(self, item: Item) -> Carried:
         """Ask for the bytes of `item`."""
         data, attempts = b"", 1
-        with Trial("fetch") as trial:
+        with Trial("fetch", item) as trial:
             answer = await self.fetcher.try_fetch(item.url)
             attempts = answer.attempts
             if isinstance(answer, Unfetched):
@@ -108,7 +110,7 @@ class Equipment:
     def resize(self, carried: Carried) -> Carried:
         """Decode the bytes and bring the image to the Recipe's size."""
         picture = None
-        with Trial("resize") as trial:
+        with Trial("resize", carried.item) as trial:
             assert isinstance(carried.payload, bytes)
             picture = resize_image(carried.payload, self.job.recipe)
         return trial.conclude(carried, picture)
@@ -116,7 +118,7 @@ class Equipment:
     def enhance(self, carried: Carried) -> Carried:
         """Run the model on the image."""
         picture = None
-        with Trial("enhance") as trial:
+        with Trial("enhance", carried.item) as trial:
             assert isinstance(carried.payload, Picture)
             assert self.model is not None
             picture = enhance_image(carried.payload, self.model)
@@ -125,7 +127,7 @@ class Equipment:
     def store(self, carried: Carried) -> Carried:
         """Encode the image and write it to the destination."""
         stored = None
-        with Trial("store") as trial:
+        with Trial("store", carried.item) as trial:
             assert isinstance(carried.payload, Picture)
             stored = store_image(
                 carried.payload, carried.item.key, self.job.destination, self.job.recipe, self.storage_options

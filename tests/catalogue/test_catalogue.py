@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.catalogue import catalogue, find_model, load_model, models
+from pipeline.catalogue import cards as catalogue
+from pipeline.catalogue import find_model, load_model, models
 from pipeline.errors import ModelError
 
 

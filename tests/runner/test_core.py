@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.domain import STAGES, Failure, Item, Outcome, Progress
-from pipeline.runner.core import MAX_BATCH, MAX_LOSSES_ALONE, Batch, RunCore, batch_size_for
+from pipeline.errors import WorkerLostError
+from pipeline.runner.core import BATCHES_PER_THREAD, MAX_BATCH, MAX_LOSSES_ALONE, Batch, RunCore
 
 STAGES_WITHOUT_MODEL = ("fetch", "resize", "store")
-LOST = Failure("resize", "WorkerLostError", "a worker process died while it was in resize")
+LOST = WorkerLostError("a worker process died while it was in resize")
 
 
 def items(count: int, start: int = 0) -> list[Item]:
@@ -22,17 +23,17 @@ def stored(batch: Batch) -> list[Outcome]:
     return [Outcome(item, "stored", bytes_in=10, bytes_out=1, seconds={"fetch": 0.1}) for item in batch.items]
 
 
-def make_core(window: int = 2, before: Progress | None = None) -> RunCore:
-    return RunCore(STAGES_WITHOUT_MODEL, window, before or Progress("job"), started_at_s=0.0)
+def make_core(threads: int = 2, before: Progress | None = None) -> RunCore:
+    return RunCore(STAGES_WITHOUT_MODEL, threads, before or Progress("job"), started_at_s=0.0)
 
 
 def test_the_window_bounds_the_batches_in_flight() -> None:
-    core = make_core(window=2)
-    first = core.start(items(1))
-    assert core.wants_items
-    core.start(items(1, start=1))
-    assert not core.wants_items
-    core.finish_batch(first.number, stored(first))
+    core = make_core(threads=2)
+    started = []
+    while core.wants_items:
+        started.append(core.start(items(1, start=len(started))))
+    assert len(started) == 2 * BATCHES_PER_THREAD
+    core.finish_batch(started[0].number, stored(started[0]))
     assert core.wants_items
 
 
@@ -60,7 +61,7 @@ def test_a_lost_batch_is_tried_again_one_by_one_when_nothing_else_runs() -> None
     core = make_core()
     lost, other = core.start(items(2)), core.start(items(1, start=2))
     core.finish_stage(lost.number, "fetch")
-    assert core.lose_batch(lost.number, LOST) == []
+    assert core.lose_batch(lost.number, "resize", LOST, 0.0) == []
     assert core.snapshot("processing", 1.0).done_by_stage["fetch"] == 0
     assert not core.wants_items
     assert core.next_suspect() is None
@@ -75,7 +76,7 @@ def test_only_an_item_that_was_alone_is_blamed_and_only_after_the_allowed_losses
     core = make_core()
     together = core.start(items(2))
     core.is_exhausted = True
-    core.lose_batch(together.number, LOST)
+    core.lose_batch(together.number, "resize", LOST, 0.0)
     blamed: list[Outcome] = []
     attempts = 0
     while not core.is_over:
@@ -83,11 +84,13 @@ def test_only_an_item_that_was_alone_is_blamed_and_only_after_the_allowed_losses
         assert suspect is not None
         if suspect.items[0].key == "photo-0":
             attempts += 1
-            blamed += core.lose_batch(suspect.number, LOST)
+            blamed += core.lose_batch(suspect.number, "resize", LOST, 0.0)
         else:
             core.finish_batch(suspect.number, stored(suspect))
     assert attempts == MAX_LOSSES_ALONE
-    assert [(outcome.item.key, outcome.status, outcome.failure) for outcome in blamed] == [("photo-0", "failed", LOST)]
+    (outcome,) = blamed
+    assert (outcome.item.key, outcome.status) == ("photo-0", "failed")
+    assert outcome.failure == Failure("resize", "WorkerLostError", f"https://example.org/0.jpg: {LOST}")
     assert core.done == 2
 
 
@@ -107,7 +110,9 @@ def test_counts_go_on_from_earlier_runs() -> None:
     before = Progress("job", stored=5, failed=1, failed_by_stage={"fetch": 1}, bytes_in=100)
     core = make_core(before=before)
     batch = core.start(items(1))
-    core.finish_batch(batch.number, [Outcome(batch.items[0], "failed", failure=LOST)])
+    core.finish_batch(
+        batch.number, [Outcome(batch.items[0], "failed", failure=Failure("resize", "TruncatedError", "it ends"))]
+    )
     snapshot = core.snapshot("completed", 2.0)
     assert (snapshot.stored, snapshot.failed, snapshot.bytes_in) == (5, 2, 100)
     assert snapshot.failed_by_stage == {"fetch": 1, "resize": 1}
@@ -116,7 +121,7 @@ def test_counts_go_on_from_earlier_runs() -> None:
 
 
 def test_speed_is_of_the_last_seconds_while_it_runs_and_the_mean_at_the_end() -> None:
-    core = make_core(window=1000)
+    core = make_core(threads=1000)
     core.total = 400
     for second in range(1, 101):
         batch = core.start(items(1 if second <= 50 else 4, start=10 * second))
@@ -129,26 +134,52 @@ def test_speed_is_of_the_last_seconds_while_it_runs_and_the_mean_at_the_end() ->
     assert ended.eta_seconds is None
 
 
-@given(known=st.integers(1, 10**7), threads=st.integers(1, 512))
-def test_batches_are_small_enough_for_every_thread_and_never_empty(known: int, threads: int) -> None:
-    size = batch_size_for(known, threads)
-    assert 1 <= size <= MAX_BATCH
-    if known >= 4 * threads:
-        assert known / size >= 4 * threads
+@given(total=st.integers(0, 5000), threads=st.integers(1, 64))
+def test_batches_begin_and_end_small(total: int, threads: int) -> None:
+    """They grow from one image, so that the first results show soon, and shrink, so that all threads end together."""
+    core = make_core(threads)
+    core.total = total
+    sizes: list[int] = []
+    while sum(sizes) < total:
+        sizes.append(core.next_batch_size)
+        core.start(items(sizes[-1], start=sum(sizes)))
+    assert all(1 <= size <= MAX_BATCH for size in sizes)
+    assert sizes[:threads] == [1] * len(sizes[:threads])
+    assert sizes[-threads:] == [1] * len(sizes[-threads:])
+    largest = sizes.index(max(sizes, default=1)) if sizes else 0
+    assert sizes[:largest] == sorted(sizes[:largest])
+    assert sizes[largest:] == sorted(sizes[largest:], reverse=True)
+
+
+def test_batches_hold_half_a_second_of_work() -> None:
+    """Slow recipes have small batches: progress shows, and a cancel is soon obeyed."""
+    core = make_core(threads=1)
+    for number in range(20):
+        batch = core.start(items(1, start=number))
+        seconds = {"fetch": 7.0, "resize": 0.05, "store": 0.05}
+        core.finish_batch(batch.number, [Outcome(batch.items[0], "stored", seconds=seconds)])
+    assert core.next_batch_size == 5
+
+
+def test_a_collection_that_is_still_being_counted_has_large_batches() -> None:
+    core = make_core(threads=1)
+    for number in range(20):
+        core.start(items(1, start=number))
+    assert core.next_batch_size == MAX_BATCH
 
 
 @given(
     count=st.integers(0, 60),
     size=st.integers(1, 7),
-    window=st.integers(1, 5),
+    threads=st.integers(1, 3),
     killers=st.sets(st.integers(0, 59), max_size=3),
     random_=st.randoms(use_true_random=False),
 )
 def test_every_item_gets_exactly_one_outcome_whatever_dies(
-    count: int, size: int, window: int, killers: set[int], random_: random.Random
+    count: int, size: int, threads: int, killers: set[int], random_: random.Random
 ) -> None:
     """Any order of ends, any batches lost: nothing is lost, nothing is doubled, and only killers are blamed."""
-    core = RunCore(STAGES, window, Progress("job"), 0.0)
+    core = RunCore(STAGES, threads, Progress("job"), 0.0)
     source = items(count)
     batches = [source[start : start + size] for start in range(0, count, size)]
     in_flight: list[Batch] = []
@@ -164,10 +195,10 @@ def test_every_item_gets_exactly_one_outcome_whatever_dies(
                 core.is_exhausted = True
         if core.is_over:
             break
-        assert len(in_flight) <= window
+        assert len(in_flight) <= threads * BATCHES_PER_THREAD
         batch = in_flight.pop(random_.randrange(len(in_flight)))
         if killer_keys & {item.key for item in batch.items}:
-            outcomes += core.lose_batch(batch.number, LOST)
+            outcomes += core.lose_batch(batch.number, "resize", LOST, 0.0)
         else:
             core.finish_batch(batch.number, stored(batch))
             outcomes += stored(batch)

@@ -45,7 +45,8 @@ def demo(
             timeout=3,
             retries=1,
         )
-        progress = follow.drive(handle)
+        # Its server ends with this block, so there is nothing to try again.
+        progress = follow.drive(handle, can_retry=False)
     if progress.status != "completed":
         raise typer.Exit(exits.code_of(progress))
     outcomes = handle.outcomes()

@@ -33,22 +33,19 @@ def jobs(
     if not handles:
         typer.echo("No jobs yet: start one with `pipeline run COLLECTION DESTINATION`, or try `pipeline demo`.")
         return
-    table = Table(box=None, header_style="bold")
-    for name in ("Job", "Status", "Created"):
-        table.add_column(name, no_wrap=True)
-    for name in ("Done", "Failed", "Images/s"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("Collection", overflow="ellipsis", no_wrap=True)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("Job", "Status", "Created", "Done", "Failed"):
+        table.add_column(name, no_wrap=True, justify="right" if name in {"Done", "Failed"} else "left")
+    table.add_column("Collection", overflow="fold")
     for handle in handles:
         progress = handle.progress
         total = "?" if progress.total is None else f"{progress.total:,}"
         table.add_row(
             handle.id,
             progress.status,
-            progress.created_at[:16].replace("T", " "),
+            progress.created_at[5:16].replace("T", " "),
             f"{progress.done:,} / {total}",
             f"{progress.failed:,}",
-            f"{progress.images_per_second:,.1f}",
             handle.job.collection,
         )
     Console().print(table)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
@@ -159,13 +160,17 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
+def short(place: str) -> str:
+    """Write a local path as seen from here, if it lies below; other places as they are."""
+    path = Path(place)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else place
+
+
 def render_bars(job: Job, progress: Progress) -> RenderableType:
     """Draw a job: a bar a stage, and how fast it goes."""
     bars = Table.grid(padding=(0, 1))
-    for _ in range(3):
-        bars.add_column()
-    bars.add_column(justify="right")
-    bars.add_column()
+    for justify in ("left", "left", "right", "right", "left"):
+        bars.add_column(justify=justify)
     for stage, done in progress.done_by_stage.items():
         failed = progress.failed_by_stage.get(stage, 0)
         color = COLOUR_BY_STAGE[stage]
@@ -181,9 +186,11 @@ def render_bars(job: Job, progress: Progress) -> RenderableType:
 
 def _heading(job: Job, progress: Progress) -> Text:
     style = {"completed": "bold green", "failed": "bold red", "cancelled": "bold yellow", "stalled": "bold yellow"}
-    heading = Text(progress.status, style=style.get(progress.status, "bold"))
-    return heading.append(f"  job {job.id}", style="default not bold").append(
-        f"  {job.collection} → {job.destination}", style="dim not bold"
+    is_list = job.collection.startswith(job.destination)
+    return Text.assemble(
+        (progress.status, style.get(progress.status, "bold")),
+        f"  {job.id}  ",
+        (f"{'a list' if is_list else short(job.collection)} → {short(job.destination)}", "dim"),
     )
 
 
