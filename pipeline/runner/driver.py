@@ -7,6 +7,7 @@ lease is lost) comes in through one queue, and one thread acts on it.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import itertools
 import queue
 import threading
@@ -129,6 +130,8 @@ class Driver:
         )
         try:
             reporter.report(self._snapshot("processing"))
+            # The ledger's first conversion imports pandas, half a second of work: better while the workers start.
+            threading.Thread(target=importlib.import_module, args=["pandas"], name="pipeline-import").start()
             with self._connect() as client:
                 last = self._run_on(client, reporter)
                 # Before the cluster is closed: nobody is to wait for that.
