@@ -1,0 +1,106 @@
+"""The words of the pipeline."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.domain import FITS, FORMATS, Failure, FetchPolicy, Job, Progress, Recipe
+from pipeline.errors import MissingError, RecipeError
+
+recipes = st.builds(
+    Recipe,
+    max_width=st.integers(1, 16383),
+    max_height=st.integers(1, 16383),
+    fit=st.sampled_from(FITS),
+    enhance=st.none() | st.sampled_from(["sharpen", "restore"]),
+    format=st.sampled_from(FORMATS),
+    quality=st.integers(1, 100),
+    enlarge=st.booleans(),
+    background=st.from_regex(r"#[0-9a-f]{6}", fullmatch=True),
+    keep_copyright=st.booleans(),
+)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "allowed"),
+    [
+        ("max_width", 0, "1 to 16383"),
+        ("max_height", 16384, "1 to 16383"),
+        ("max_width", 10.5, "whole number"),
+        ("max_width", True, "whole number"),
+        ("fit", "stretch", "inside, cover, contain, fill"),
+        ("format", "gif", "jpeg, webp, avif, png, same"),
+        ("quality", 101, "1 to 100"),
+        ("quality", "80", "whole number"),
+        ("background", "white", "#rrggbb"),
+        ("enhance", "", "a model's name"),
+        ("enlarge", "yes", "True, False"),
+    ],
+)
+def test_a_recipe_says_what_is_out_of_range_and_what_is_allowed(field: str, value: Any, allowed: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        Recipe(**{field: value})
+    assert field in str(caught.value)
+    assert repr(value) in str(caught.value)
+    assert allowed in str(caught.value)
+
+
+def test_an_unknown_field_of_a_recipe_is_named() -> None:
+    with pytest.raises(RecipeError, match="no field 'width'; its fields are max_width"):
+        Recipe.from_mapping({"width": 100})
+
+
+@given(one=recipes, other=recipes)
+def test_fingerprints_are_equal_for_equal_recipes_only(one: Recipe, other: Recipe) -> None:
+    assert (one.fingerprint == other.fingerprint) == (one == other)
+
+
+def test_a_fingerprint_is_the_same_in_every_process_and_release() -> None:
+    """Whoever changes this makes every ledger of earlier releases look like another recipe's."""
+    assert Recipe().fingerprint == "bf8d15d18bc156f2"
+
+
+def test_a_recipe_without_a_model_has_no_enhance_stage() -> None:
+    assert Recipe().stages == ("fetch", "resize", "store")
+    assert Recipe(enhance="sharpen").stages == ("fetch", "resize", "enhance", "store")
+
+
+@given(recipe=recipes, url_column=st.text(min_size=1), retries=st.integers(0, 100), allow_private=st.booleans())
+def test_a_job_survives_its_json(recipe: Recipe, url_column: str, retries: int, allow_private: bool) -> None:
+    policy = FetchPolicy(retries=retries, allow_private=allow_private)
+    job = Job("20261123-1", "photos/", "out/", recipe, policy, url_column)
+    assert Job.from_json(job.to_json()) == job
+
+
+@pytest.mark.parametrize("job_id", ["", "a/b", "..", "-a", "a b", "a" * 101, "jöb"])
+def test_a_job_s_id_is_safe_as_a_folder_s_name(job_id: str) -> None:
+    with pytest.raises(RecipeError, match="a job's id is"):
+        Job(job_id, "photos/", "out/")
+
+
+def test_a_fetch_policy_is_checked() -> None:
+    for policy in ({"timeout_s": 0}, {"retries": -1}, {"max_bytes": 0}, {"connections_per_host": 0}):
+        with pytest.raises(RecipeError):
+            FetchPolicy(**policy)  # type: ignore[arg-type]
+
+
+def test_a_failure_names_its_subject_once() -> None:
+    named = Failure.from_error("fetch", MissingError("cannot fetch 'a.jpg': 404"), "a.jpg")
+    assert named.message == "cannot fetch 'a.jpg': 404"
+    unnamed = Failure.from_error("resize", ValueError("no"), "a.jpg")
+    assert (unnamed.error, unnamed.message) == ("ValueError", "a.jpg: ValueError: no")
+    assert named.remedy
+    assert not unnamed.remedy
+
+
+def test_progress_is_a_percentage_of_what_is_known() -> None:
+    progress = Progress("1", stored=1, failed=1, skipped=2)
+    assert progress.percent == 0
+    assert replace(progress, total=8).percent == 50
+    assert replace(progress, total=8, status="cancelled").is_finished
+    assert Progress("1", total=0).percent == 100
