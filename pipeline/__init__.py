@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Final
 
-from pipeline.domain import Failure, FetchPolicy, Item, Job, Outcome, Progress, Recipe
+from pipeline.domain import Failure, FetchPolicy, Item, Job, Outcome, Progress, Recipe, Result
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ __all__ = [
     "Preview",
     "Progress",
     "Recipe",
+    "Result",
     "__version__",
     "attach",
     "jobs",

@@ -232,8 +232,8 @@ class Outcome:
     status : {"stored", "skipped", "failed"}
     output : str
         The stored image's path or URL; empty unless stored.
-    width, height : int
-        The stored image's size in pixels; 0 unless stored.
+    width, height, channels : int
+        The stored image's size in pixels and its channels, alpha included; 0 unless stored.
     bytes_in, bytes_out : int
         What was fetched and what was stored.
     sha256 : str
@@ -255,6 +255,7 @@ class Outcome:
     output: str = ""
     width: int = 0
     height: int = 0
+    channels: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
     sha256: str = ""
@@ -263,6 +264,26 @@ class Outcome:
     failure: Failure | None = None
     model: str = ""
     finished_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The stored image of a Job of one image.
+
+    Attributes
+    ----------
+    url : str
+        Its path or URL.
+    width, height : int
+        Pixels.
+    channels : int
+        1 to 4: grey or colour, each with or without alpha.
+    """
+
+    url: str
+    width: int
+    height: int
+    channels: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +312,8 @@ class Progress:
         Seconds that the rest will take at that speed.
     error : str
         Why the whole job failed; empty otherwise.
+    result : Result or None
+        The stored image, if the collection is of one image.
     created_at, started_at, completed_at : str
         ISO 8601 in UTC; empty if not yet.
     version : int
@@ -312,6 +335,7 @@ class Progress:
     images_per_second: float = 0.0
     eta_seconds: float | None = None
     error: str = ""
+    result: Result | None = None
     created_at: str = ""
     started_at: str = ""
     completed_at: str = ""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.catalogue import find_model
 from pipeline.domain import FetchPolicy, Item, Job, Progress, Recipe
-from pipeline.errors import DestinationError, LedgerError, PipelineError, remedy_for
+from pipeline.errors import DestinationError, LedgerError, PipelineError
 from pipeline.settings import Settings
 from pipeline.sources import first_item, open_collection
 from pipeline.state import JobStore, connect
@@ -129,11 +129,9 @@ class JobHandle:
         DataFrame
             Columns ``stage error count example message remedy``: the example is one URL and its message.
         """
-        outcomes = self.outcomes()
-        failed = outcomes[outcomes["status"] == "failed"].groupby(["stage", "error"], as_index=False)
-        groups = failed.agg(count=("key", "size"), example=("url", "first"), message=("message", "first"))
-        groups["remedy"] = groups["error"].map(remedy_for)
-        return groups.sort_values("count", ascending=False, ignore_index=True)
+        from pipeline.runner.failures import group_failures
+
+        return group_failures(self.outcomes())
 
     def start(self, connect_cluster: ConnectCluster, *, only_failed: bool = False) -> Progress:
         """Run the job in this process, in a thread: what its ledger does not have yet, or only what failed."""

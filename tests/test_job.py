@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from distributed import Client
 from PIL import Image
+from redis import Redis
 
 import pipeline
 from pipeline.domain import Recipe
@@ -96,6 +97,20 @@ def test_an_image_listed_twice_is_done_once(web: Web, tmp_path: Path, client: Cl
     progress = pipeline.run([url, url, url], tmp_path, SMALL, client=client, allow_private=True).wait()
     assert (progress.total, progress.stored) == (1, 1)
     assert web.requests["/a.jpg"] == 1
+
+
+def test_a_job_of_one_image_says_where_its_result_is(web: Web, tmp_path: Path, client: Client, redis_url: str) -> None:
+    url = web.serve("/a.png", make_photograph(1, format="PNG"))
+    job = pipeline.run(url, tmp_path, SMALL, client=client, allow_private=True)
+    result = job.wait().result
+    assert result is not None
+    assert (result.width, result.height, result.channels) == (100, 75, 3)
+    assert Path(result.url).is_file()
+    with Redis.from_url(redis_url, decode_responses=True) as redis:
+        fields = redis.hgetall(f"job:{job.id}")
+    assert fields["resultUrl"] == result.url
+    assert fields["progress"] == "100.0"
+    assert fields["status"] == "completed"
 
 
 def test_fetches_go_on_beyond_a_batch_while_a_source_is_slow(web: Web, tmp_path: Path, client: Client) -> None:

@@ -50,7 +50,19 @@ def test_every_name_of_the_interface_is_public() -> None:
 def test_importing_the_package_imports_nothing_heavy() -> None:
     code = "import pipeline, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    heavy = {"keras", "dask", "distributed", "pandas", "numpy", "PIL", "bokeh", "tornado", "IPython", "redis", "aiohttp"}
+    heavy = {
+        "keras",
+        "dask",
+        "distributed",
+        "pandas",
+        "numpy",
+        "PIL",
+        "bokeh",
+        "tornado",
+        "IPython",
+        "redis",
+        "aiohttp",
+    }
     assert heavy.isdisjoint(done.stdout.split())
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from pipeline.domain import Failure, Item, JobStatus, Outcome, Progress, Stage
+from pipeline.domain import Failure, Item, JobStatus, Outcome, Progress, Result, Stage
 from pipeline.stages.addresses import redact
 
 # How often an image that is alone in the cluster may lose its worker before it is blamed for it.
@@ -72,6 +72,7 @@ class RunCore:
         self._seconds_by_stage = Counter(before.seconds_by_stage)
         self._bytes_in, self._bytes_out = before.bytes_in, before.bytes_out
         self._worked_s, self._worked_items = 0.0, 0
+        self._last_outcome: Outcome | None = None
         self._started_at_s = started_at_s
         self._samples: deque[tuple[float, int]] = deque([(started_at_s, before.done)])
 
@@ -134,6 +135,7 @@ class RunCore:
             if stage not in batch.stages_done:
                 self._done_by_stage[stage] += len(batch.items)
         for outcome in outcomes:
+            self._last_outcome = outcome
             self._status[outcome.status] += 1
             self._bytes_in += outcome.bytes_in
             self._bytes_out += outcome.bytes_out
@@ -216,4 +218,11 @@ class RunCore:
             images_per_second=speed,
             eta_seconds=left / speed if left is not None and speed > 0 and status == "processing" else None,
             error="",
+            result=self._only_result(),
         )
+
+    def _only_result(self) -> Result | None:
+        outcome = self._last_outcome
+        if self.total != 1 or outcome is None or outcome.status != "stored":
+            return self._before.result
+        return Result(outcome.output, outcome.width, outcome.height, outcome.channels)

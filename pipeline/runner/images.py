@@ -151,6 +151,7 @@ class Equipment:
             output=stored.output if stored else "",
             width=stored.width if stored else 0,
             height=stored.height if stored else 0,
+            channels=stored.channels if stored else 0,
             bytes_in=carried.bytes_in,
             bytes_out=stored.bytes_out if stored else 0,
             sha256=stored.sha256 if stored else "",

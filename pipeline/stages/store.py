@@ -29,6 +29,8 @@ class Stored:
         Its path or URL.
     width, height : int
         Pixels.
+    channels : int
+        1 to 4, alpha included.
     bytes_out : int
         The file's size.
     sha256 : str
@@ -38,6 +40,7 @@ class Stored:
     output: str
     width: int
     height: int
+    channels: int
     bytes_out: int
     sha256: str
 
@@ -81,7 +84,8 @@ def store_image(
         output = str(folder / name)
         _write_file(Path(output), encoded.data)
     sha256 = hashlib.sha256(encoded.data).hexdigest()
-    return Stored(output, picture.image.width, picture.image.height, len(encoded.data), sha256)
+    image = picture.image
+    return Stored(output, image.width, image.height, len(image.getbands()), len(encoded.data), sha256)
 
 
 def check_key(key: str, destination: str) -> None:

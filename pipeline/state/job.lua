@@ -12,7 +12,7 @@ local FINAL = { completed = true, failed = true, cancelled = true }
 local PRIVATE = { spec = true, leaseToken = true }
 local TEXT = {
   id = true, status = true, error = true, collection = true, destination = true, driver = true,
-  createdAt = true, startedAt = true, completedAt = true,
+  resultUrl = true, createdAt = true, startedAt = true, completedAt = true,
 }
 -- What a driver's snapshot replaces is everything but these.
 local KEPT = {

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final, get_args
 
-from pipeline.domain import JobStatus, Progress, Stage
+from pipeline.domain import JobStatus, Progress, Result, Stage
 from pipeline.errors import StateError
 
 FieldValue = int | float | str
@@ -49,6 +49,9 @@ _SECONDS: Final[dict[str, Stage]] = {
 }
 
 
+_RESULT: Final = {"resultUrl": "url", "width": "width", "height": "height", "channels": "channels"}
+
+
 def to_fields(progress: Progress) -> dict[str, FieldValue]:
     """Flatten a snapshot; what is not known (a total, an ETA, a stage that the Recipe has not) is left out.
 
@@ -66,6 +69,8 @@ def to_fields(progress: Progress) -> dict[str, FieldValue]:
         for attributes in (_TEXTS, _COUNTS, _MEASURES)
         for name, attribute in attributes.items()
     }
+    if progress.result:
+        values |= {name: getattr(progress.result, attribute) for name, attribute in _RESULT.items()}
     values["progress"] = round(progress.percent, 1)
     for stages, by_stage in (
         (_DONE, progress.done_by_stage),
@@ -99,6 +104,9 @@ def from_fields(fields: Mapping[str, Any]) -> Progress:
     values: dict[str, Any] = {attribute: fields[name] for name, attribute in _TEXTS.items() if name in fields}
     for attributes, kind in ((_COUNTS, int), (_MEASURES, float)):
         values |= {attribute: _number(fields, name, kind) for name, attribute in attributes.items() if name in fields}
+    if "resultUrl" in fields:
+        sizes = {name: _number(fields, name, int) for name in ("width", "height", "channels")}
+        values["result"] = Result(fields["resultUrl"], **sizes)
     return Progress(
         **values,
         done_by_stage={stage: _number(fields, name, int) for name, stage in _DONE.items() if name in fields},

@@ -14,6 +14,8 @@ from pipeline.domain import Failure, Item, Outcome, Recipe
 from pipeline.errors import DestinationError, remedy_for
 from pipeline.interfaces.report import describe_recipe, facts, render_report, write_report
 from pipeline.interfaces.report.charts import LONGEST_LABEL, shorten, time_unit
+from pipeline.interfaces.wording import format_bytes, format_seconds
+from pipeline.runner.failures import group_failures
 from tests.interfaces.ledgers import JOB, STARTED_S, make_outcomes, to_ledger, to_progress
 
 SCRIPT = "<script>alert(1)</script>"
@@ -180,7 +182,7 @@ def test_advice_names_what_the_run_waited_for(seconds: dict[str, float], expecte
 
 
 def test_failures_are_grouped_with_the_most_frequent_first() -> None:
-    groups = facts.group_failures(to_ledger(make_outcomes(2000)))
+    groups = group_failures(to_ledger(make_outcomes(2000)))
     assert groups["count"].is_monotonic_decreasing
     assert not groups.duplicated(["stage", "error"]).any()
 
@@ -190,14 +192,14 @@ def test_failures_are_grouped_with_the_most_frequent_first() -> None:
     [(0, "0 s"), (0.85, "850 ms"), (0.9996, "1.0 s"), (8.64, "8.6 s"), (99.97, "1 min 40 s"), (3599.7, "1 h 00 min")],
 )
 def test_seconds_are_shown_as_people_say_them(seconds: float, shown: str) -> None:
-    assert facts.format_seconds(seconds) == shown
+    assert format_seconds(seconds) == shown
 
 
 @pytest.mark.parametrize(
     ("count", "shown"), [(0, "0 B"), (999, "999 B"), (53_469_521, "53.5 MB"), (999_960, "1.0 MB"), (10**15, "1.0 PB")]
 )
 def test_bytes_are_shown_with_the_unit_that_fits(count: int, shown: str) -> None:
-    assert facts.format_bytes(count) == shown
+    assert format_bytes(count) == shown
 
 
 @given(st.text(max_size=80))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.domain import STAGES, JobStatus, Progress
+from pipeline.domain import STAGES, JobStatus, Progress, Result
 from pipeline.errors import StateError
 from pipeline.state.snapshot import flatten, from_fields, to_fields
 
@@ -33,6 +33,7 @@ progresses = st.builds(
     images_per_second=measures,
     eta_seconds=st.none() | measures,
     error=st.text(),
+    result=st.none() | st.builds(Result, st.text(), counts, counts, counts),
     created_at=st.text(),
     started_at=st.text(),
     completed_at=st.text(),
@@ -73,7 +74,7 @@ def test_the_undecodable_bytes_of_a_name_are_shown_as_escapes() -> None:
 
 
 def test_fields_of_others_are_ignored() -> None:
-    assert from_fields({"id": "1", "spec": "{}", "resultUrl": "out/a.jpg"}) == Progress("1")
+    assert from_fields({"id": "1", "spec": "{}", "somebodyElses": "x"}) == Progress("1")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from pipeline.errors import DestinationError
 from pipeline.interfaces import style
 from pipeline.interfaces.report import facts
 from pipeline.interfaces.report.charts import draw_hosts, draw_speed, render_figures
+from pipeline.runner.failures import group_failures
 from pipeline.stages.addresses import redact
 
 if TYPE_CHECKING:
@@ -89,5 +90,5 @@ def describe_recipe(recipe: Recipe) -> str:
 
 
 def _shown_failures(outcomes: pd.DataFrame) -> list[dict[Hashable, Any]]:
-    groups = facts.group_failures(outcomes)
+    groups = group_failures(outcomes)
     return groups.assign(example=groups["example"].map(redact)).to_dict("records")

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import pandas as pd
 
 from pipeline.domain import Progress, Recipe, Stage
-from pipeline.errors import remedy_for
+from pipeline.interfaces.wording import format_bytes, format_seconds
 
 # The chart of speed has bars of equal length from the run's start to its end: not so many that chance rules them.
 MOST_BARS: Final = 48
@@ -168,45 +168,6 @@ def latency_by_host(outcomes: pd.DataFrame) -> pd.DataFrame:
     largest = latency.nlargest(MOST_HOSTS, "images").sort_values("p95_s", ascending=False).reset_index()
     largest.attrs["left_out"] = len(latency) - len(largest)
     return largest
-
-
-def group_failures(outcomes: pd.DataFrame) -> pd.DataFrame:
-    """Group the failed images by stage and error, the most frequent first.
-
-    Returns
-    -------
-    DataFrame
-        Columns ``stage error count example message remedy``: the example is one URL and its message.
-    """
-    failed = outcomes[outcomes["status"] == "failed"].groupby(["stage", "error"], as_index=False)
-    groups = failed.agg(count=("key", "size"), example=("url", "first"), message=("message", "first"))
-    groups["remedy"] = groups["error"].map(remedy_for)
-    return groups.sort_values("count", ascending=False, ignore_index=True, kind="stable")
-
-
-def format_seconds(seconds: float) -> str:
-    """Return a duration as people say it: ``850 ms``, ``8.6 s``, ``2 min 05 s``, ``3 h 07 min``."""
-    if seconds < 0.9995:
-        return f"{1000 * seconds:.0f} ms" if seconds else "0 s"
-    if seconds < 99.95:
-        return f"{seconds:.1f} s"
-    minutes, rest_s = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest_s:02} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours:,} h {minutes:02} min"
-
-
-def format_bytes(count: int) -> str:
-    """Return a number of bytes with the unit that leaves one to three digits before the point: ``53.5 MB``."""
-    if count < 1000:
-        return f"{count} B"
-    size = float(count)
-    for unit in ("kB", "MB", "GB", "TB"):
-        size /= 1000
-        if size < 999.95:
-            return f"{size:.1f} {unit}"
-    return f"{size / 1000:,.1f} PB"
 
 
 def _count_by_bar(bar_of_image: pd.Series[int], bars: int) -> pd.Series[int]:
