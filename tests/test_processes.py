@@ -93,9 +93,7 @@ def wait_for_death(family: Sequence[psutil.Process], timeout_s: float) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["resume", "run"])
-def test_a_killed_run_is_gone_on_with_as_if_nothing_had_been(
-    site: Site, undisturbed: Undisturbed, how: str
-) -> None:
+def test_a_killed_run_is_gone_on_with_as_if_nothing_had_been(site: Site, undisturbed: Undisturbed, how: str) -> None:
     with site.pipeline.start(*site.run()) as running:
         site.wait_for_ledger()
         family = running.family()
