@@ -17,7 +17,8 @@ from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
     from pipeline.catalogue import ModelCard, models
-    from pipeline.job import JobHandle, attach, jobs, run
+    from pipeline.job import JobHandle
+    from pipeline.launch import attach, jobs, run
     from pipeline.sample import Plan, Preview, plan, preview
 
 __version__ = "0.1.0"
@@ -46,7 +47,8 @@ __all__ = [
 ]
 
 _HOME_BY_NAME: Final = {
-    **dict.fromkeys(("JobHandle", "attach", "jobs", "run"), "pipeline.job"),
+    "JobHandle": "pipeline.job",
+    **dict.fromkeys(("attach", "jobs", "run"), "pipeline.launch"),
     **dict.fromkeys(("Plan", "Preview", "plan", "preview"), "pipeline.sample"),
     **dict.fromkeys(("ModelCard", "models"), "pipeline.catalogue"),
 }

@@ -177,9 +177,13 @@ class WorkerLostError(StageError):
     remedy = "Likely too large for a worker's memory, or a crash in a codec: take it out, or give workers more memory."
 
 
+def error_named(name: str) -> type[PipelineError] | None:
+    """Return the class of an error by its name, as a Failure keeps it; None if it is not of this tree."""
+    error = globals().get(name)
+    return error if isinstance(error, type) and issubclass(error, PipelineError) else None
+
+
 def remedy_for(error_name: str) -> str:
     """Return what a user can do about an error, by the name of its class; empty if nothing is known."""
-    error = globals().get(error_name)
-    if isinstance(error, type) and issubclass(error, PipelineError):
-        return error.remedy
-    return ""
+    error = error_named(error_name)
+    return error.remedy if error else ""

@@ -1,26 +1,19 @@
-"""`run`, `attach` and `jobs`: the handle on a job that every interface shares."""
+"""The handle on a job that every interface shares."""
 
 from __future__ import annotations
 
 import atexit
-import functools
-import json
-import os
-import secrets
+import contextlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from pipeline.catalogue import find_model
-from pipeline.domain import FetchPolicy, Item, Job, Progress, Recipe
-from pipeline.errors import DestinationError, LedgerError, PipelineError
+from pipeline.domain import Item, Job, Progress
+from pipeline.errors import ClusterError, StateError
 from pipeline.settings import Settings
-from pipeline.sources import first_item, open_collection
-from pipeline.state import JobStore, connect
-from pipeline.storage import absolute
+from pipeline.sources import open_collection
+from pipeline.state import JobStore
 
 if TYPE_CHECKING:
     # These take a second to import, so they are imported on use.
@@ -31,7 +24,10 @@ if TYPE_CHECKING:
     from pipeline.runner.driver import Driver
     from pipeline.runner.ledger import Ledger
 
-Place = str | os.PathLike[str]
+
+# How long a process that ends waits for its run to end.
+LEAVE_PATIENCE_S: Final = 20.0
+
 ConnectCluster = Callable[[], AbstractContextManager["Client"]]
 
 
@@ -63,12 +59,31 @@ class JobHandle:
 
     @property
     def progress(self) -> Progress:
-        """The job as it is now."""
-        return self._store.progress(self.id)
+        """The job as it is now.
+
+        Raises
+        ------
+        StateError
+            If Redis does not answer, and the job does not run in this process.
+        """
+        try:
+            return self._store.progress(self.id)
+        except StateError:
+            if self._driver:
+                return self._driver.latest
+            raise
 
     def updates(self) -> Iterator[Progress]:
-        """Yield the job as it is now, then as it changes, up to its final status."""
-        return self._store.updates(self.id)
+        """Yield the job as it is now, then as it changes, up to its final status.
+
+        A job that runs elsewhere and whose driver dies becomes ``stalled``; the updates go on, for whoever resumes it.
+
+        Raises
+        ------
+        StateError
+            If Redis does not answer, and the job does not run in this process.
+        """
+        return self._driver.updates() if self._driver else self._store.updates(self.id)
 
     def wait(self, timeout: float | None = None) -> Progress:
         """Wait until the job has ended.
@@ -81,7 +96,8 @@ class JobHandle:
         Returns
         -------
         Progress
-            The last snapshot. Failed images raise nothing: they are counted here, and listed by `failures`.
+            The last snapshot: of a final status, or ``stalled`` if the job's driver, in another process, has died.
+            Failed images raise nothing: they are counted here, and listed by `failures`.
         """
         if self._thread:
             self._thread.join(timeout)
@@ -94,17 +110,22 @@ class JobHandle:
 
     def cancel(self) -> Progress:
         """Stop the job, wherever it runs; what was stored stays, and the job can be resumed."""
+        if self._driver and self._thread and self._thread.is_alive():
+            self._driver.cancel()
+            return self._driver.latest
         return self._store.request_cancel(self.id)
 
     def retry_failed(self, *, client: Client | None = None, cluster: str | None = None) -> Progress:
         """Run the failed images again, here; returns at once.
+
+        Of a job that was not completed, what is left is done too.
 
         Raises
         ------
         JobConflictError
             If the job is running.
         """
-        return self.start(_choose_cluster(self._settings, client, cluster), only_failed=True)
+        return self.start(choose_cluster(self._settings, client, cluster), only_failed=True)
 
     def resume(self, *, client: Client | None = None, cluster: str | None = None) -> Progress:
         """Do what the ledger does not have yet, here; returns at once.
@@ -114,7 +135,7 @@ class JobHandle:
         JobConflictError
             If the job is running.
         """
-        return self.start(_choose_cluster(self._settings, client, cluster))
+        return self.start(choose_cluster(self._settings, client, cluster))
 
     def outcomes(self) -> pd.DataFrame:
         """Return the ledger: one row an image that has an Outcome."""
@@ -134,27 +155,49 @@ class JobHandle:
         return group_failures(self.outcomes())
 
     def start(self, connect_cluster: ConnectCluster, *, only_failed: bool = False) -> Progress:
-        """Run the job in this process, in a thread: what its ledger does not have yet, or only what failed."""
+        """Run the job in a thread of this process: what its ledger does not have yet, or only what failed.
+
+        What `run`, `resume` and `retry_failed` have in common; see there.
+
+        Parameters
+        ----------
+        connect_cluster : callable
+            As `choose_cluster` returns it.
+        only_failed : bool
+            Whether only the failed images are run, if the job was completed.
+        """
         from pipeline.runner.driver import Driver
 
-        was_completed = self.progress.status == "completed"
+        before = self._store.progress(self.id)
+        if only_failed and before.status == "completed" and not before.failed:
+            return before
         lease = self._store.acquire(self.job)
         try:
-            items = self._items(only_failed, was_completed)
-        except PipelineError:
-            lease.release()
+            items = self._items(only_failed, was_completed=before.status == "completed")
+            driver = Driver(
+                self.job, items, lease, self._store.progress(self.id), connect_cluster, self._storage_options
+            )
+        except BaseException:
+            with contextlib.suppress(StateError):
+                lease.release()
             raise
-        self._driver = Driver(self.job, items, lease, self.progress, connect_cluster, self._storage_options)
-        self._thread = threading.Thread(target=self._driver.run, name=f"pipeline-driver-{self.id}", daemon=True)
-        self._thread.start()
+        self._driver = driver
+        self._thread = threading.Thread(target=self._drive, name=f"pipeline-driver-{self.id}", daemon=True)
         atexit.register(self._leave)
-        return self.progress
+        self._thread.start()
+        return driver.latest
+
+    def _drive(self) -> None:
+        assert self._driver is not None
+        self._driver.run()
+        atexit.unregister(self._leave)
 
     def _leave(self) -> None:
         """End the run before its process ends: cleanly, so that it can be resumed."""
-        if self._driver and self._thread and self._thread.is_alive():
-            self._driver.cancel()
-            self._thread.join()
+        assert self._driver is not None
+        assert self._thread is not None
+        self._driver.cancel()
+        self._thread.join(LEAVE_PATIENCE_S)
 
     def _items(self, only_failed: bool, was_completed: bool) -> Iterable[Item]:
         if only_failed:
@@ -177,135 +220,7 @@ class JobHandle:
         return Ledger(self.job.destination, self.id, self._storage_options)
 
 
-def run(
-    collection: Place | Sequence[Place],
-    destination: Place,
-    recipe: Recipe | None = None,
-    *,
-    job_id: str | None = None,
-    client: Client | None = None,
-    cluster: str | Cluster | None = None,
-    workers: int | None = None,
-    url_column: str = "url",
-    storage_options: Mapping[str, Any] | None = None,
-    allow_private: bool | None = None,
-    timeout: float = 30.0,
-    retries: int = 2,
-) -> JobHandle:
-    """Fetch, resize, enhance and store every image of a collection; returns at once.
-
-    Running the same `job_id` again resumes it: what its ledger has already is not done again.
-
-    Parameters
-    ----------
-    collection : path, glob, URL, manifest, or a sequence of paths and URLs
-        See `pipeline.sources`.
-    destination : path or URL
-        The folder of the results, ``DESTINATION/KEY.EXT``, and of the ledger.
-    recipe : Recipe, optional
-    job_id : str, optional
-        A name of yours; one made of the time if not given.
-    client : distributed.Client, optional
-        An open client, which stays open.
-    cluster : str or distributed cluster, optional
-        A scheduler's address or a cluster; without it ``PIPELINE_CLUSTER``, and without that a local cluster that
-        lives as long as the run.
-    workers : int, optional
-        Processes of the local cluster; one a core if not given.
-    url_column : str
-        The manifest's column that holds the URLs.
-    storage_options : mapping, optional
-        As in fsspec; never written down, so whoever resumes the job elsewhere gives them again.
-    allow_private : bool, optional
-        Whether sources may be on addresses that are not public; ``PIPELINE_ALLOW_PRIVATE`` if not given.
-    timeout : float
-        Seconds for one whole answer of a source.
-    retries : int
-        How often a source that fails in a way that may pass is asked again.
-
-    Returns
-    -------
-    JobHandle
-        In a script, end with ``.wait()``: the run ends with its process. (Since workers are processes, a script needs
-        the usual ``if __name__ == "__main__":``.)
-
-    Raises
-    ------
-    RecipeError, ModelError, SourceError, DestinationError, StateError, ClusterError
-        Before any work begins, if it cannot be done.
-    """
-    settings = Settings.from_environ()
-    recipe = recipe or Recipe()
-    if recipe.enhance:
-        find_model(recipe.enhance)
-    policy = FetchPolicy(
-        timeout, retries, allow_private=settings.allow_private if allow_private is None else allow_private
-    )
-    job = Job(job_id or new_job_id(), "", absolute(destination), recipe, policy, url_column)
-    _check_readable(collection, job, storage_options)
-    store = _store_of(settings)
-    connect_cluster = _choose_cluster(settings, client, cluster, workers)
-    job = _settle(collection, job, storage_options)
-    store.create(job)
-    handle = JobHandle(job, store, settings, storage_options)
-    handle.start(connect_cluster)
-    return handle
-
-
-def attach(job_id: str, *, storage_options: Mapping[str, Any] | None = None) -> JobHandle:
-    """Return the handle on a job that any process runs or has run.
-
-    Parameters
-    ----------
-    job_id : str
-    storage_options : mapping, optional
-        As in fsspec, where its ledger needs them.
-
-    Raises
-    ------
-    JobNotFoundError
-        If no job has that id.
-    """
-    settings = Settings.from_environ()
-    store = _store_of(settings)
-    return JobHandle(store.load_job(job_id), store, settings, storage_options)
-
-
-def jobs(limit: int = 50) -> list[JobHandle]:
-    """Return the recent jobs, the newest first."""
-    settings = Settings.from_environ()
-    store = _store_of(settings)
-    return [JobHandle(job, store, settings) for job, _ in store.jobs(limit)]
-
-
-def new_job_id() -> str:
-    """Make a job's id of the time, so that ids sort by it, and of chance."""
-    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-
-
-def _check_readable(collection: Place | Sequence[Place], job: Job, storage_options: Mapping[str, Any] | None) -> None:
-    first_item(
-        open_collection(collection, url_column=job.url_column, storage_options=storage_options, exclude=job.destination)
-    )
-
-
-def _settle(collection: Place | Sequence[Place], job: Job, storage_options: Mapping[str, Any] | None) -> Job:
-    """Make sure that the destination can be written; return the job with its collection as any process finds it."""
-    from pipeline.runner.ledger import Ledger
-
-    ledger = Ledger(job.destination, job.id, storage_options)
-    try:
-        ledger.check_writable()
-        if isinstance(collection, str | os.PathLike):
-            return replace(job, collection=absolute(collection))
-        # A list lives in this process only: whoever resumes the job reads it beside the ledger.
-        lines = "".join(f"{json.dumps(absolute(entry))}\n" for entry in collection)
-        return replace(job, collection=ledger.save("collection.jsonl", lines))
-    except LedgerError as error:
-        raise DestinationError(f"cannot write to the destination {job.destination!r}: {error.__cause__}") from error
-
-
-def _choose_cluster(
+def choose_cluster(
     settings: Settings,
     client: Client | None = None,
     cluster: str | Cluster | None = None,
@@ -315,14 +230,10 @@ def _choose_cluster(
     from pipeline.runner.cluster import check_scheduler, open_client
 
     if client is not None:
+        if cluster is not None or workers is not None:
+            raise ClusterError("client is given with cluster or workers; allowed is one of client, cluster and workers")
         return lambda: nullcontext(client)
     place = cluster or settings.cluster
     if place is not None:
         check_scheduler(place)
     return lambda: open_client(place, workers)
-
-
-@functools.cache
-def _store_of(settings: Settings) -> JobStore:
-    """Share one connection to Redis among the handles of this process."""
-    return connect(settings.redis_url, settings.data_dir)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import itertools
@@ -12,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from dask.system import CPU_COUNT
 from fsspec.asyn import get_loop, sync
 from PIL import Image, ImageOps
 
 from pipeline.domain import FetchPolicy, Item, Job, Outcome, Recipe
-from pipeline.errors import StageError
-from pipeline.runner.images import Equipment
+from pipeline.errors import StageError, error_named
+from pipeline.runner.images import Carried, Equipment
 from pipeline.settings import Settings
 from pipeline.sources import first_item, open_collection
 from pipeline.stages.codec import open_image
@@ -25,8 +27,11 @@ from pipeline.storage import absolute
 
 SAMPLE_ITEMS: Final = 24
 
-# The sample is taken evenly from the first items of the collection: a listing of millions is not awaited.
+# The sample is taken evenly from the first items of the collection; the rest is only counted.
 SAMPLE_FROM_ITEMS: Final = 5000
+
+# Seconds for one answer of a source that is only tried.
+TRIAL_TIMEOUT_S: Final = 10.0
 
 # Fetches under way for each thread that computes, at the least: what the driver's window keeps ahead.
 FETCHES_PER_THREAD: Final = 16
@@ -128,7 +133,7 @@ def preview(
         fetched = sync(get_loop(), equipment.fetch, Item("preview", absolute(image)))
         outcome = equipment.finish(fetched)
         if outcome.failure:
-            raise StageError(f"{outcome.failure.message} ({outcome.failure.stage}). {outcome.failure.remedy}".strip())
+            raise (error_named(outcome.failure.error) or StageError)(outcome.failure.message)
         encoded = Path(outcome.output).read_bytes()
     before = ImageOps.exif_transpose(open_image(fetched.payload))
     return Preview(before, Image.open(io.BytesIO(encoded)), encoded, Path(outcome.output).suffix, outcome.seconds)
@@ -171,11 +176,11 @@ def plan(
     head = list(itertools.islice(items, SAMPLE_FROM_ITEMS))
     sample = head[:: max(1, len(head) // SAMPLE_ITEMS)][:SAMPLE_ITEMS]
     with _trial(recipe, storage_options, allow_private) as equipment:
-        carried = [sync(get_loop(), equipment.fetch, item) for item in sample]
+        carried = sync(get_loop(), _fetch_together, equipment, sample)
         outcomes = [equipment.finish(fetched) for fetched in carried]
     peak_bytes = max((_decoded_bytes(fetched.payload) for fetched in carried), default=0)
     total = len(head) + sum(1 for _ in items)
-    return estimate(total, recipe, outcomes, peak_bytes, threads or os.cpu_count() or 1)
+    return estimate(total, recipe, outcomes, peak_bytes, threads or CPU_COUNT)
 
 
 def estimate(total: int, recipe: Recipe, outcomes: Sequence[Outcome], peak_bytes: int, threads: int) -> Plan:
@@ -221,6 +226,10 @@ def estimate(total: int, recipe: Recipe, outcomes: Sequence[Outcome], peak_bytes
     )
 
 
+async def _fetch_together(equipment: Equipment, items: Sequence[Item]) -> list[Carried]:
+    return await asyncio.gather(*map(equipment.fetch, items))
+
+
 @contextlib.contextmanager
 def _trial(
     recipe: Recipe, storage_options: Mapping[str, Any] | None, allow_private: bool | None
@@ -228,7 +237,8 @@ def _trial(
     if allow_private is None:
         allow_private = Settings.from_environ().allow_private
     with tempfile.TemporaryDirectory(prefix="pipeline-") as folder:
-        job = Job("trial", "", folder, recipe, FetchPolicy(retries=0, allow_private=allow_private))
+        policy = FetchPolicy(timeout_s=TRIAL_TIMEOUT_S, retries=0, allow_private=allow_private)
+        job = Job("trial", "", folder, recipe, policy)
         equipment = Equipment(job, storage_options)
         try:
             yield equipment

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
+import signal
 import socket
+import sys
+import threading
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from typing import Any, Final
 
 import dask
+from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster
 from distributed.deploy import Cluster
 
@@ -29,14 +33,15 @@ WORKER_ENVIRONMENT: Final = {
 
 _LOCAL_CONFIG: Final[dict[str, Any]] = {
     "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT,
-    # Ctrl-C is the driver's to handle: the workers, in the same terminal, must not die of it first.
-    "distributed.worker.preload": ["pipeline.runner.worker_preload"],
     # A batch whose worker died is run again image by image at once, rather than as a whole three more times.
     "distributed.scheduler.allowed-failures": 0,
     # The stages of a batch stay where its images are.
     "distributed.scheduler.work-stealing": False,
     "distributed.admin.system-monitor.gil.enabled": False,
 }
+
+
+_STARTING: Final = threading.Lock()
 
 
 @contextlib.contextmanager
@@ -62,11 +67,7 @@ def open_client(address: str | Cluster | None, workers: int | None = None, timeo
             _require_workers(client, address, timeout_s)
             yield client
         return
-    with (
-        dask.config.set(_LOCAL_CONFIG),
-        _start_local(workers or os.cpu_count() or 1) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
+    with _start_local(workers or CPU_COUNT) as cluster, Client(cluster, set_as_default=False) as client:
         yield client
 
 
@@ -77,8 +78,9 @@ def check_scheduler(address: str | Cluster, timeout_s: float = 5.0) -> None:
 
 
 def count_threads(client: Client) -> int:
-    """Return the worker threads of the cluster."""
-    return sum(worker["nthreads"] for worker in client.scheduler_info(n_workers=-1)["workers"].values())
+    """Return the worker threads of the cluster; 1 for a cluster that is still to get its first worker."""
+    threads: int = sum(client.nthreads().values())
+    return max(1, threads)
 
 
 def _connect(address: str | Cluster, timeout_s: float) -> Client:
@@ -103,16 +105,36 @@ def _require_workers(client: Client, address: str | Cluster, timeout_s: float) -
 
 def _start_local(workers: int) -> LocalCluster:
     try:
-        return LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address=f"127.0.0.1:{_free_dashboard_port()}",
-            silence_logs=logging.CRITICAL,
-        )
+        # The configuration is the whole process's, so it is set no longer than the cluster takes it over.
+        with _STARTING, dask.config.set(_LOCAL_CONFIG), _interrupts_blocked():
+            return LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address=f"127.0.0.1:{_free_dashboard_port()}",
+                silence_logs=logging.CRITICAL,
+            )
     except (OSError, RuntimeError, TimeoutError) as error:
         raise ClusterError(f"cannot start a local Dask cluster of {workers} workers: {error}") from error
+
+
+@contextlib.contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Have the workers that start in this block never see Ctrl-C: in the same terminal, it is the driver's to handle.
+
+    A blocked signal is inherited by threads and processes from their very first moment, which no handler is.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    # If it were started with the first worker, it would lift the block.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _free_dashboard_port() -> int:

@@ -13,15 +13,16 @@ import queue
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from distributed import Client, Future, KilledWorker
 
-from pipeline.domain import Item, Job, JobStatus, Outcome, Progress, Stage
+from pipeline.domain import Item, Job, JobStatus, Progress, Stage
 from pipeline.errors import ClusterError, LeaseLostError, PipelineError, WorkerLostError
+from pipeline.runner.buffer import OutcomeBuffer
 from pipeline.runner.cluster import count_threads
 from pipeline.runner.core import Batch, RunCore
 from pipeline.runner.images import Equipment
@@ -32,6 +33,7 @@ from pipeline.runner.tasks import TASKS, EquipWorker, task_key
 from pipeline.state import Lease
 
 FLUSH_INTERVAL_S: Final = 3.0
+
 REPORT_INTERVAL_S: Final = 0.1
 
 # How long a cancelled run waits for the images that are in the workers' hands.
@@ -114,34 +116,61 @@ class Driver:
         # Tells the tasks of this run from those of an earlier one that the scheduler may still know.
         self._run_id = uuid.uuid4().hex[:12]
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._unwritten: list[Outcome] = []
+        self._buffer = OutcomeBuffer(self._ledger, job.recipe.fingerprint)
         self._futures: dict[int, dict[Stage, Future]] = {}
         self._core: RunCore | None = None
+        self._latest = before
+        self._has_ended = False
+        self._changed = threading.Condition()
+
+    @property
+    def latest(self) -> Progress:
+        """The run as it is now, whatever Redis knows of it."""
+        return self._latest
 
     def cancel(self) -> None:
         """Ask the run to stop; from any thread."""
         self._events.put(CancelRequested())
 
+    def updates(self) -> Iterator[Progress]:
+        """Yield the run as it is now, then as it changes, until it has ended; from any thread."""
+        shown: Progress | None = None
+        while shown is not self._latest or not self._has_ended:
+            with self._changed:
+                while shown is self._latest and not self._has_ended:
+                    self._changed.wait()
+                is_news, shown = shown is not self._latest, self._latest
+            if is_news:
+                yield shown
+
     def run(self) -> None:
         """Drive the job to its end and publish it; what makes the whole job fail is in its state, not raised."""
         reporter = Reporter(self._lease, self.cancel, lambda: self._events.put(LeaseTaken()))
-        last: Progress | None = replace(
-            self._snapshot("failed"), error="the driver ended unexpectedly; please report this with its traceback"
-        )
+        last: Progress | None = None
+        reason = "the driver ended unexpectedly; please report this with its traceback"
+        is_lease_ours = True
         try:
-            reporter.report(self._snapshot("processing"))
+            self._show(self._snapshot("processing"), reporter)
             # The ledger's first conversion imports pandas, half a second of work: better while the workers start.
             threading.Thread(target=importlib.import_module, args=["pandas"], name="pipeline-import").start()
             with self._connect() as client:
                 last = self._run_on(client, reporter)
                 # Before the cluster is closed: nobody is to wait for that.
+                self._show(last)
                 reporter.close(last)
-        except LeaseLostError:
-            last = None
+        except LeaseLostError as error:
+            reason, is_lease_ours = str(error), False
         except PipelineError as error:
-            last = replace(self._snapshot("failed"), error=str(error))
+            reason = str(error)
+        except OSError as error:
+            # Dask's errors of communication and time-outs.
+            reason = f"the Dask cluster does not answer: {error or type(error).__name__}"
         finally:
-            reporter.close(last)
+            if last is None:
+                last = replace(self._snapshot("failed"), error=reason)
+            reporter.close(last if is_lease_ours else None)
+            self._show(last)
+            self._end()
 
     def _run_on(self, client: Client, reporter: Reporter) -> Progress:
         with SeenKeys() as seen, self._equipped(client):
@@ -151,13 +180,21 @@ class Driver:
             head = list(itertools.islice(items, PEEK_ITEMS))
             if len(head) < PEEK_ITEMS:
                 core.total = before.done + len(head)
+            elif isinstance(self._items, Sized):
+                core.total = before.done + len(self._items)
             else:
                 threading.Thread(target=self._count, name="pipeline-counter", daemon=True).start()
-            return self._loop(core, client, itertools.chain(head, items), reporter)
+            try:
+                return self._loop(core, client, itertools.chain(head, items), reporter)
+            finally:
+                # Whatever ended it: what was stored is not to be done again.
+                self._buffer.flush(time.monotonic())
 
     def _loop(self, core: RunCore, client: Client, items: Iterator[Item], reporter: Reporter) -> Progress:
         flushed_at = reported_at = time.monotonic()
         cancelled_at: float | None = None
+        # Who cancelled while the workers started wants nothing to be begun.
+        self._handle(core, client, self._next_events(timeout_s=0.0))
         while not core.is_over:
             self._feed(core, client, items)
             self._handle(core, client, self._next_events())
@@ -167,12 +204,14 @@ class Driver:
                 if now - cancelled_at > CANCEL_GRACE_S:
                     core.drop_in_flight()
             if now - reported_at > REPORT_INTERVAL_S:
-                reporter.report(core.snapshot("processing", now))
+                self._show(core.snapshot("processing", now), reporter)
                 reported_at = now
             if now - flushed_at > FLUSH_INTERVAL_S:
-                self._flush()
+                self._buffer.flush(now)
+                # Workers come and go.
+                core.threads = count_threads(client)
                 flushed_at = now
-        self._flush()
+        self._buffer.flush(time.monotonic(), is_last=True)
         is_incomplete = core.is_cancelled and core.done != core.total
         return core.snapshot("cancelled" if is_incomplete else "completed", time.monotonic())
 
@@ -192,7 +231,7 @@ class Driver:
         for stage in self.job.recipe.stages:
             future = upstream = futures[stage] = client.submit(
                 TASKS[stage],
-                self._run_id,
+                self.job.id,
                 upstream,
                 key=task_key(stage, self.job.id, self._run_id, batch.number),
                 priority=FETCH_PRIORITY if stage == "fetch" else 0,
@@ -200,11 +239,11 @@ class Driver:
             )
             future.add_done_callback(lambda done, stage=stage: self._events.put(TaskEnded(batch.number, stage, done)))
 
-    def _next_events(self) -> list[Event]:
+    def _next_events(self, timeout_s: float = REPORT_INTERVAL_S) -> list[Event]:
         """Wait for an event, for a moment; return it with all that have come since."""
         events: list[Event] = []
         try:
-            events.append(self._events.get(timeout=REPORT_INTERVAL_S))
+            events.append(self._events.get(timeout=timeout_s))
             while True:
                 events.append(self._events.get_nowait())
         except queue.Empty:
@@ -235,25 +274,25 @@ class Driver:
                 continue
             del self._futures[number]
             core.finish_batch(number, outcomes)
-            self._unwritten += outcomes
+            self._buffer.add(outcomes)
 
     def _handle_loss(self, core: RunCore, client: Client, number: int) -> None:
         futures = self._futures.pop(number)
-        failed = next(((stage, future) for stage, future in futures.items() if future.status == "error"), None)
-        if client.status != "running" or failed is None:
-            raise ClusterError(
-                "the Dask scheduler is gone; what was stored is in the ledger, and the job can be resumed"
-            )
-        stage, future = failed
-        error = future.exception()
+        if client.status != "running":
+            raise ClusterError("the Dask scheduler is gone; what was stored is in the ledger: the job can be resumed")
+        # Of a chain whose worker died, the stage that it died of and all later ones have failed.
+        stage = next((stage for stage, future in futures.items() if future.status == "error"), next(iter(futures)))
+        error = futures[stage].exception() if futures[stage].status == "error" else None
+        if error is None:
+            error = WorkerLostError("the cluster gave its tasks up")
         if isinstance(error, KilledWorker):
             error = WorkerLostError(f"a worker process died while it was in {stage}")
-        self._unwritten += core.lose_batch(number, stage, error, time.time())
+        self._buffer.add(core.lose_batch(number, stage, error, time.time()))
 
     @contextlib.contextmanager
     def _equipped(self, client: Client) -> Iterator[None]:
         """Have every worker make the job's Equipment before its first task, and drop it at the end."""
-        plugin = EquipWorker(self._run_id, self.job, self._storage_options, self._equipment_type)
+        plugin = EquipWorker(self.job, self._storage_options, self._equipment_type)
         try:
             client.register_plugin(plugin)
         except ImportError as error:
@@ -262,13 +301,22 @@ class Driver:
             yield
         finally:
             self._futures.clear()
-            if client.status == "running":
-                client.unregister_worker_plugin(self._run_id)
+            # A scheduler that is gone has no plugins either.
+            with contextlib.suppress(OSError):
+                if client.status == "running":
+                    client.unregister_worker_plugin(plugin.name)
 
-    def _flush(self) -> None:
-        if self._unwritten:
-            self._ledger.append(self._unwritten, self.job.recipe.fingerprint)
-            self._unwritten = []
+    def _show(self, progress: Progress, reporter: Reporter | None = None) -> None:
+        with self._changed:
+            self._latest = progress
+            self._changed.notify_all()
+        if reporter:
+            reporter.report(progress)
+
+    def _end(self) -> None:
+        with self._changed:
+            self._has_ended = True
+            self._changed.notify_all()
 
     def _snapshot(self, status: JobStatus) -> Progress:
         if self._core:
@@ -276,4 +324,7 @@ class Driver:
         return replace(self._before, status=status, error="")
 
     def _count(self) -> None:
-        self._events.put(Counted(sum(1 for _ in self._items)))
+        # What makes the collection unreadable, the driver meets itself.
+        with contextlib.suppress(PipelineError):
+            total = sum(1 for _ in itertools.takewhile(lambda _: not self._has_ended, self._items))
+            self._events.put(Counted(total))

@@ -95,15 +95,16 @@ class Ledger:
     def __init__(self, destination: str, job_id: str, storage_options: Mapping[str, Any] | None = None) -> None:
         self.folder = ledger_folder(destination, job_id)
         self._fs, self._path = open_folder(self.folder, storage_options)
+        self._next_number: int | None = None
 
     def append(self, outcomes: Sequence[Outcome], recipe_fingerprint: str) -> None:
         """Write one part; it is there whole, or not at all."""
         rows = [outcome_row(outcome, recipe_fingerprint) for outcome in outcomes]
         self._write(self._new_part(), pa.Table.from_pylist(rows, schema=SCHEMA))
 
-    def tables(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
-        """Read the parts in the order in which they were written, with all columns or some."""
-        for part in self._parts():
+    def tables(self, columns: list[str] | None = None, *, newest_first: bool = False) -> Iterator[pa.Table]:
+        """Read the parts in the order in which they were written or the other way round, with all columns or some."""
+        for part in sorted(self._parts(), reverse=newest_first):
             yield self._read(part, columns)
 
     def read(self) -> pa.Table:
@@ -121,7 +122,8 @@ class Ledger:
         seconds: Counter[str] = Counter()
         bytes_in = bytes_out = 0
         columns = ["key", "status", "stage", "bytes_in", "bytes_out", *(f"seconds_{stage}" for stage in STAGES)]
-        for part in self.tables(columns):
+        # The newest first: of an Item that was done twice, the later row counts.
+        for part in self.tables(columns, newest_first=True):
             table = part.filter(pa.array(map(seen.add, part["key"].to_pylist()), pa.bool_()))
             status.update(table["status"].to_pylist())
             failed_by_stage.update(filter(None, table["stage"].to_pylist()))
@@ -177,9 +179,12 @@ class Ledger:
 
     def _new_part(self) -> str:
         # Numbered, so that the parts sort in their order; the rest keeps two drivers from writing one name.
-        parts = self._parts()
-        number = int(posixpath.basename(parts[-1]).split("-")[1]) + 1 if parts else 0
-        return posixpath.join(self._path, f"part-{number:06}-{uuid.uuid4().hex[:8]}.parquet")
+        if self._next_number is None:
+            parts = self._parts()
+            self._next_number = int(posixpath.basename(parts[-1]).split("-")[1]) + 1 if parts else 0
+        name = f"part-{self._next_number:06}-{uuid.uuid4().hex[:8]}.parquet"
+        self._next_number += 1
+        return posixpath.join(self._path, name)
 
     def _read(self, part: str, columns: list[str] | None) -> pa.Table:
         try:

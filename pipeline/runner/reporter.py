@@ -18,6 +18,9 @@ log = logging.getLogger(__name__)
 PUBLISH_INTERVAL_S: Final = 0.1
 HEARTBEAT_S: Final = 0.5
 
+# A driver that has reported nothing for so long hangs: its lease is let run out, so that others see it.
+SILENCE_S: Final = 30.0
+
 # How long the last snapshot is tried to be written while Redis does not answer.
 FINAL_PATIENCE_S: Final = 60.0
 
@@ -40,6 +43,7 @@ class Reporter:
         self._on_cancel = on_cancel
         self._on_lease_lost = on_lease_lost
         self._latest: Progress | None = None
+        self._reported_at_s = time.monotonic()
         self._is_new = False
         self._is_closing = False
         self._is_cancel_known = False
@@ -51,6 +55,7 @@ class Reporter:
         """Make `progress` the next snapshot; one that has not been published yet is replaced."""
         with self._changed:
             self._latest, self._is_new = progress, True
+            self._reported_at_s = time.monotonic()
             self._changed.notify()
 
     def close(self, last: Progress | None) -> None:
@@ -68,7 +73,8 @@ class Reporter:
         while self._await_next():
             with self._changed:
                 progress, self._is_new = self._latest, False
-            if progress is None:
+                is_silent = time.monotonic() - self._reported_at_s > SILENCE_S
+            if progress is None or is_silent:
                 continue
             try:
                 reply = self._lease.publish(progress)

@@ -20,17 +20,17 @@ from pipeline.runner.images import Carried, Equipment
 class EquipWorker(WorkerPlugin):  # type: ignore[misc]  # Dask ships no types
     """Makes the Equipment of one run on every worker, those that join later included.
 
-    The tasks find it by `name`, so that neither the Recipe nor a credential travels with every task.
+    The tasks find it by the job's id, so that neither the Recipe nor a credential travels with every task. A run that
+    resumes the job replaces what a killed one may have left.
     """
 
     def __init__(
         self,
-        name: str,
         job: Job,
         storage_options: Mapping[str, Any] | None = None,
         equipment_type: type[Equipment] = Equipment,
     ) -> None:
-        self.name = name
+        self.name = _plugin_name(job.id)
         self.job = job
         self.storage_options = storage_options
         self.equipment_type = equipment_type
@@ -45,9 +45,9 @@ class EquipWorker(WorkerPlugin):  # type: ignore[misc]  # Dask ships no types
         await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self.equipment.aclose(), get_loop()))
 
 
-def fetch_batch(run: str, items: Sequence[Item]) -> list[Carried]:
+def fetch_batch(job_id: str, items: Sequence[Item]) -> list[Carried]:
     """Fetch the Items of a batch concurrently, off the worker's thread pool: a slow server idles no core."""
-    equipment = _equipment(run)
+    equipment = _equipment(job_id)
     secede()
     fetches = _fetch_together(equipment, items)
     return asyncio.run_coroutine_threadsafe(fetches, get_loop()).result()
@@ -57,19 +57,19 @@ async def _fetch_together(equipment: Equipment, items: Sequence[Item]) -> list[C
     return await asyncio.gather(*map(equipment.fetch, items))
 
 
-def resize_batch(run: str, batch: Sequence[Carried]) -> list[Carried]:
+def resize_batch(job_id: str, batch: Sequence[Carried]) -> list[Carried]:
     """Decode and scale the images of a batch."""
-    return _advance(_equipment(run).resize, batch)
+    return _advance(_equipment(job_id).resize, batch)
 
 
-def enhance_batch(run: str, batch: Sequence[Carried]) -> list[Carried]:
+def enhance_batch(job_id: str, batch: Sequence[Carried]) -> list[Carried]:
     """Run the model on the images of a batch."""
-    return _advance(_equipment(run).enhance, batch)
+    return _advance(_equipment(job_id).enhance, batch)
 
 
-def store_batch(run: str, batch: Sequence[Carried]) -> list[Outcome]:
+def store_batch(job_id: str, batch: Sequence[Carried]) -> list[Outcome]:
     """Encode and write the images of a batch; say what became of every Item."""
-    equipment = _equipment(run)
+    equipment = _equipment(job_id)
     return [equipment.conclude(carried) for carried in _advance(equipment.store, batch)]
 
 
@@ -94,6 +94,10 @@ def _advance(step: Callable[[Carried], Carried], batch: Sequence[Carried]) -> li
     return [carried if carried.failure else step(carried) for carried in batch]
 
 
-def _equipment(run: str) -> Equipment:
-    plugin: EquipWorker = get_worker().plugins[run]
+def _equipment(job_id: str) -> Equipment:
+    plugin: EquipWorker = get_worker().plugins[_plugin_name(job_id)]
     return plugin.equipment
+
+
+def _plugin_name(job_id: str) -> str:
+    return f"pipeline-{job_id}"

@@ -114,7 +114,8 @@ def test_what_is_forgotten_is_still_to_be_done(ledger: Ledger) -> None:
 
 
 def test_the_tally_counts_each_item_once(ledger: Ledger) -> None:
-    ledger.append([stored("a"), failed("b")], "f00d")
+    """Of one that was done twice, as it was the second time."""
+    ledger.append([failed("a"), failed("b")], "f00d")
     ledger.append([stored("a"), stored("c")], "f00d")
     with SeenKeys() as seen:
         tally = ledger.tally(Progress("job", version=7), seen)

@@ -8,7 +8,7 @@ from distributed import Client
 from distributed.utils import key_split_group
 
 from pipeline.domain import STAGES, Job
-from pipeline.job import new_job_id
+from pipeline.launch import new_job_id
 from pipeline.runner.tasks import EquipWorker, task_key
 
 
@@ -30,13 +30,13 @@ def test_keys_of_two_runs_of_a_job_differ() -> None:
 
 def test_a_worker_is_equipped_once_for_all_images_of_a_run(client: Client) -> None:
     """The model is loaded before the first task, by each worker once."""
-    plugin = EquipWorker("run-1", Job("1", "photos/", "out/"))
+    plugin = EquipWorker(Job("1", "photos/", "out/"))
     client.register_plugin(plugin)
     try:
-        first = client.run(lambda dask_worker: id(dask_worker.plugins["run-1"].equipment))
-        again = client.run(lambda dask_worker: id(dask_worker.plugins["run-1"].equipment))
+        first = client.run(lambda dask_worker: id(dask_worker.plugins["pipeline-1"].equipment))
+        again = client.run(lambda dask_worker: id(dask_worker.plugins["pipeline-1"].equipment))
         assert first == again
         assert len(first) == 2
     finally:
-        client.unregister_worker_plugin("run-1")
-    assert not any(client.run(lambda dask_worker: "run-1" in dask_worker.plugins).values())
+        client.unregister_worker_plugin("pipeline-1")
+    assert not any(client.run(lambda dask_worker: "pipeline-1" in dask_worker.plugins).values())

@@ -16,7 +16,7 @@ from pipeline.interfaces.cli import bench, demo, exits, jobs, plan, run
 app = typer.Typer(
     name="pipeline",
     help="Fetch, resize, enhance and store whole collections of images.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -32,22 +32,30 @@ for panel, commands in {
 def run_app(arguments: Sequence[str]) -> int:
     """Run one command line; return its exit code."""
     try:
-        app(arguments)
-    except SystemExit as exit_:
-        return exit_.code if isinstance(exit_.code, int) else exits.USAGE
+        return app(arguments, standalone_mode=False) or exits.OK
+    except typer.TyperException as error:
+        context: typer.Context | None = getattr(error, "ctx", None)
+        hint = f"; see `{context.command_path} --help`" if context else ""
+        _print_error(error.format_message().rstrip(".") + hint)
+        return exits.USAGE
     except PipelineError as error:
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
+        _print_error(str(error))
         return exits.code_of(error)
-    except KeyboardInterrupt:
-        return exits.INTERRUPTED
-    return exits.OK
+
+
+def _print_error(message: str) -> None:
+    Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {escape(message)}", highlight=False)
 
 
 @app.callback()
 def common(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
 ) -> None:
     """Fetch, resize, enhance and store whole collections of images."""
     if version:
         typer.echo(pipeline.__version__)
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(exits.USAGE)

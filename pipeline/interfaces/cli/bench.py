@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,10 +49,12 @@ def bench(
 
 
 def _measure(folder: Path, images: int, rounds: int, urls: Path | None, overhead: bool) -> Iterator[Measurement]:
+    from dask.system import CPU_COUNT
+
     from pipeline.interfaces.bench import measure
     from pipeline.interfaces.demo.server import serve_folder
 
-    workers = os.cpu_count() or 1
+    workers = CPU_COUNT
     photographs = folder / "photographs"
     distinct = measure.make_photographs(photographs)
     names = [f"{name}?v={number}" for number, name in zip(range(images), itertools.cycle(distinct), strict=False)]

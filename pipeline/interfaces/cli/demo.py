@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
 
 import pipeline
 from pipeline.domain import Recipe
 from pipeline.interfaces.cli import exits, follow
 from pipeline.interfaces.cli.run import write_report_of
+from pipeline.interfaces.cli.views import open_console
 
 
 def demo(
@@ -29,7 +30,7 @@ def demo(
     from pipeline.interfaces.demo.corpus import make_corpus
     from pipeline.interfaces.demo.server import serve_folder
 
-    console = Console()
+    console = open_console()
     source, results = folder / "photographs", folder / "results"
     with Progress(
         TextColumn("Making a collection of photographs"), BarColumn(), MofNCompleteColumn(), console=console
@@ -45,20 +46,19 @@ def demo(
             timeout=3,
             retries=1,
         )
-        # Its server ends with this block, so there is nothing to try again.
-        progress = follow.drive(handle, can_retry=False)
+        # Its server ends with this block, so there is nothing to go on with.
+        progress = follow.drive(handle, is_repeatable=False)
     if progress.status != "completed":
         raise typer.Exit(exits.code_of(progress))
     outcomes = handle.outcomes()
     sheet, report = folder / "contact-sheet.jpg", folder / "report.html"
     write_contact_sheet([Path(output) for output in outcomes["output"] if output], sheet)
     write_report_of(handle, report)
-    console.print(
-        "\nLook at\n"
-        f"  [bold]{escape(str(sheet))}[/]  the results on one sheet\n"
-        f"  [bold]{escape(str(report))}[/]  images/s over time, seconds by stage, failures\n"
-        f"  [bold]{escape(str(results))}[/]  the results themselves, and the ledger\n"
-        "Then try your own: [bold]pipeline run PHOTOS RESULTS[/]",
-        highlight=False,
-        soft_wrap=True,
-    )
+    table = Table.grid(padding=(0, 2))
+    for place, content in (
+        (sheet, "the results on one sheet"),
+        (report, "images/s over time, seconds by stage, failures"),
+        (results, "the results themselves, and the ledger"),
+    ):
+        table.add_row(f"  [bold]{escape(str(place))}[/]", content)
+    console.print("\nLook at", table, "Then try your own: [bold]pipeline run PHOTOS RESULTS[/]", highlight=False)

@@ -2,91 +2,105 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from pipeline.domain import Progress
-from pipeline.interfaces.cli.views import choose_view, duration, short, summary, write_json
+from pipeline.interfaces.cli.views import choose_view, count_done, open_console, short, summary, write_json
+from pipeline.interfaces.wording import format_seconds
 from pipeline.job import JobHandle
 
 # How long a cancelled run is awaited: the driver's grace for images in hand, and the end of the workers.
-CANCEL_PATIENCE_S = 20.0
+CANCEL_PATIENCE_S: Final = 20.0
 
 
-def drive(handle: JobHandle, *, as_json: bool = False, can_retry: bool = True) -> Progress:
+def drive(handle: JobHandle, *, as_json: bool = False, is_repeatable: bool = True) -> Progress:
     """Show a job that runs in this process; Ctrl-C cancels it, cleanly.
 
-    `can_retry` is whether its failed images are worth another try, which is then suggested.
+    `is_repeatable` is whether its source will still be there afterwards, so that it is worth going on with.
     """
-    console = Console(stderr=as_json)
+    console = open_console(stderr=as_json)
     try:
         progress = _show(handle, console, as_json)
         handle.wait()
     except KeyboardInterrupt:
         if not as_json:
-            console.print("\n[yellow]Stopping: the images in hand are finished first …[/]")
+            console.print("[yellow]Stopping: the images in hand are finished first …[/]")
         handle.cancel()
         progress = handle.wait(CANCEL_PATIENCE_S)
-    conclude(handle, progress, console, as_json=as_json, can_retry=can_retry)
+    conclude(handle, progress, console, as_json=as_json, is_repeatable=is_repeatable)
     return progress
 
 
 def watch(handle: JobHandle, *, as_json: bool = False) -> Progress:
     """Show a job that runs anywhere; Ctrl-C ends the looking, not the job."""
-    console = Console(stderr=as_json)
+    console = open_console(stderr=as_json)
     try:
         progress = _show(handle, console, as_json)
     except KeyboardInterrupt:
-        console.print(f"\nThe job goes on; look again with [bold]pipeline watch {handle.id}[/].")
+        console.print(f"The job goes on; look again with [bold]pipeline watch {escape(handle.id)}[/]", highlight=False)
         raise
     conclude(handle, progress, console, as_json=as_json)
     return progress
 
 
 def conclude(
-    handle: JobHandle, progress: Progress, console: Console, *, as_json: bool = False, can_retry: bool = True
+    handle: JobHandle, progress: Progress, console: Console, *, as_json: bool = False, is_repeatable: bool = True
 ) -> None:
     """Say how a job ended, what failed and what to do next."""
     if as_json:
         write_json(summary(progress))
         return
-    job_id = escape(handle.id)
     if progress.error:
         console.print(f"[bold red]error:[/] {escape(progress.error)}", highlight=False, soft_wrap=True)
-    if progress.status in {"cancelled", "stalled", "failed"}:
-        console.print(
-            f"[yellow]{progress.done:,} images have an outcome; go on with[/] [bold]pipeline resume {job_id}[/]",
-            highlight=False,
-        )
+    if progress.status == "completed":
+        _conclude_completed(handle, progress, console, is_repeatable)
         return
-    skipped = f", {progress.skipped:,} skipped" if progress.skipped else ""
+    go_on = f"; go on with [bold]pipeline resume {escape(handle.id)}[/]" if is_repeatable else ""
     console.print(
-        f"[bold green]{progress.stored:,} stored[/]{skipped}"
-        + (f", [bold red]{progress.failed:,} failed[/]" if progress.failed else "")
-        + f" in {duration(progress.seconds)}, {progress.images_per_second:,.1f} images/s, "
-        f"to {escape(short(handle.job.destination))}",
+        f"[yellow]{progress.status}[/] with {count_done(progress)} images done{go_on}", highlight=False, soft_wrap=True
+    )
+
+
+def _conclude_completed(handle: JobHandle, progress: Progress, console: Console, is_repeatable: bool) -> None:
+    skipped = f", {progress.skipped:,} skipped" if progress.skipped else ""
+    failed = f", [bold red]{progress.failed:,} failed[/]" if progress.failed else ""
+    console.print(
+        f"[bold green]{progress.stored:,} stored[/]{skipped}{failed} in {format_seconds(progress.seconds)}, "
+        f"{progress.images_per_second:,.1f} images/s, to {escape(short(handle.job.destination))}",
         highlight=False,
         soft_wrap=True,
     )
-    if progress.failed:
-        print_failures(handle, console)
-    if progress.failed and can_retry:
-        console.print(f"Run the failed ones again with [bold]pipeline retry {job_id}[/]", highlight=False)
+    if not progress.failed:
+        return
+    print_failures(handle, console)
+    if is_repeatable:
+        console.print(f"Run the failed ones again with [bold]pipeline retry {escape(handle.id)}[/]", highlight=False)
 
 
 def print_failures(handle: JobHandle, console: Console) -> None:
-    """Print the failed images, grouped by stage and error, each group with an example and a remedy."""
-    table = Table(title="What failed, and what to do", title_justify="left", title_style="bold", show_lines=True)
-    table.add_column("Images", justify="right", no_wrap=True)
-    table.add_column("Stage", no_wrap=True)
-    table.add_column("Error", style="red", no_wrap=True)
-    table.add_column("For example", overflow="fold")
-    for group in handle.failures().to_dict("records"):
-        example = Text(group["message"]).append(f"\n→ {group['remedy']}" if group["remedy"] else "", style="green")
-        table.add_row(f"{group['count']:,}", group["stage"], group["error"], example)
-    console.print(table)
+    """Print the failed images, grouped by stage and error, each group with an example and a remedy.
+
+    A table on a terminal; elsewhere a line a group.
+    """
+    groups = handle.failures().to_dict("records")
+    if not console.is_terminal:
+        for group in groups:
+            remedy = f" -> {group['remedy']}" if group["remedy"] else ""
+            line = f"{group['count']} failed in {group['stage']}: {group['error']}: {group['message']}{remedy}"
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        return
+    table = Table.grid(padding=(0, 2, 1, 0))
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(overflow="fold")
+    for group in groups:
+        lines = Text.assemble((group["error"], "bold red"), f" in {group['stage']}\n", group["message"])
+        table.add_row(Text(f"{group['count']:,}", style="bold"), lines.append(f"\n→ {group['remedy']}", style="green"))
+    console.print("\n[bold]What failed, for example, and what to do[/]\n", table)
 
 
 def _show(handle: JobHandle, console: Console, as_json: bool) -> Progress:

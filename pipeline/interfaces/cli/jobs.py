@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 import pipeline
 from pipeline.domain import Progress
 from pipeline.interfaces.cli import exits, follow
-from pipeline.interfaces.cli.views import describe, summary, write_json
+from pipeline.interfaces.cli.views import count_done, describe, name_collection, open_console, summary, write_json
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id; `pipeline jobs` lists them.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON lines on standard output, and nothing else there.")]
@@ -34,21 +35,19 @@ def jobs(
         typer.echo("No jobs yet: start one with `pipeline run COLLECTION DESTINATION`, or try `pipeline demo`.")
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("Job", "Status", "Created", "Done", "Failed"):
+    for name in ("Job", "Status", "Created", "Done", "Failed", "Collection"):
         table.add_column(name, no_wrap=True, justify="right" if name in {"Done", "Failed"} else "left")
-    table.add_column("Collection", overflow="fold")
     for handle in handles:
         progress = handle.progress
-        total = "?" if progress.total is None else f"{progress.total:,}"
         table.add_row(
             handle.id,
             progress.status,
-            progress.created_at[5:16].replace("T", " "),
-            f"{progress.done:,} / {total}",
+            _local_time(progress.created_at),
+            count_done(progress),
             f"{progress.failed:,}",
-            handle.job.collection,
+            escape(name_collection(handle.job)),
         )
-    Console().print(table)
+    open_console().print(table)
 
 
 def status(job: JobId, json: AsJson = False) -> None:
@@ -98,9 +97,13 @@ def failures(job: JobId, json: AsJson = False) -> None:
         for group in handle.failures().to_dict("records"):
             write_json({str(name): value for name, value in group.items()})
     elif handle.progress.failed:
-        follow.print_failures(handle, Console())
+        follow.print_failures(handle, open_console())
     else:
         typer.echo(f"{job}: nothing has failed")
+
+
+def _local_time(created_at: str) -> str:
+    return datetime.fromisoformat(created_at).astimezone().strftime("%m-%d %H:%M")
 
 
 def _exit(progress: Progress) -> None:

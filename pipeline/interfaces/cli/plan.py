@@ -23,12 +23,13 @@ from pipeline.interfaces.cli.run import (
     UrlColumn,
     make_recipe,
 )
-from pipeline.interfaces.cli.views import duration, size, write_json
+from pipeline.interfaces.cli.views import open_console, write_json
 from pipeline.interfaces.style import COLOUR_BY_STAGE
+from pipeline.interfaces.wording import format_bytes, format_seconds
 
 
 def plan(
-    collection: Annotated[str, typer.Argument(help="As for `pipeline run`.")],
+    collection: Annotated[str, typer.Argument(metavar="COLLECTION", help="As for `pipeline run`.")],
     recipe: RecipeFile = None,
     max_width: MaxWidth = None,
     max_height: MaxHeight = None,
@@ -71,13 +72,13 @@ def models(json: AsJson = False) -> None:
         table.add_column(name)
     for card in cards:
         table.add_row(card.name, f"{card.scale}×", f"{card.parameters:,}", card.sha256[:12], card.description)
-    Console().print(table)
+    open_console().print(table)
 
 
 def _print(found: pipeline.Plan) -> None:
-    console = Console()
+    console = open_console()
     console.print(
-        f"[bold]{found.total:,} images[/], about [bold]{duration(found.eta_seconds)}[/] "
+        f"[bold]{found.total:,} images[/], about [bold]{format_seconds(found.eta_seconds)}[/] "
         f"at {found.images_per_second:,.1f} images/s on {found.threads} cores "
         f"(judged by {found.sampled}, of which {found.failed} failed)",
         highlight=False,
@@ -87,11 +88,12 @@ def _print(found: pipeline.Plan) -> None:
     for stage, seconds in found.seconds_by_stage.items():
         bar = "━" * round(36 * seconds / slowest) if slowest else ""
         color = COLOUR_BY_STAGE[stage]
-        table.add_row(f"  [{color}]{stage}[/]", f"{1000 * seconds:,.1f} ms", f"[{color}]{bar}[/]")
+        table.add_row(f"  [{color}]{stage}[/]", format_seconds(seconds), f"[{color}]{bar}[/]")
     console.print(table)
+    bytes_in, bytes_out = (format_bytes(round(mean * found.total)) for mean in (found.bytes_in, found.bytes_out))
     console.print(
-        f"{size(found.bytes_in * found.total)} in, {size(found.bytes_out * found.total)} out; "
-        f"the largest of the sample takes {size(found.peak_bytes)} of memory while it is decoded",
+        f"{bytes_in} in, {bytes_out} out; "
+        f"the largest of the sample takes {format_bytes(found.peak_bytes)} of memory while it is decoded",
         highlight=False,
     )
     console.print(f"Bottleneck: [bold]{found.bottleneck}[/]. {found.advice}", highlight=False)

@@ -10,7 +10,7 @@ import typer
 
 import pipeline
 from pipeline.domain import FITS, FORMATS, Recipe
-from pipeline.errors import RecipeError
+from pipeline.errors import DestinationError, RecipeError
 from pipeline.interfaces.cli import exits, follow
 from pipeline.interfaces.cli.jobs import AsJson, ClusterOption
 
@@ -42,8 +42,13 @@ UrlColumn = Annotated[str, typer.Option(metavar="NAME", help="The manifest's col
 
 
 def run(
-    collection: Annotated[str, typer.Argument(help="A folder, a quoted glob, a URL, or a manifest (txt, csv, jsonl).")],
-    destination: Annotated[str, typer.Argument(envvar="PIPELINE_DESTINATION", help="The folder of the results.")],
+    collection: Annotated[
+        str,
+        typer.Argument(metavar="COLLECTION", help="A folder, a quoted glob, a URL, or a manifest (txt, csv, jsonl)."),
+    ],
+    destination: Annotated[
+        str, typer.Argument(metavar="DESTINATION", envvar="PIPELINE_DESTINATION", help="The folder of the results.")
+    ],
     recipe: RecipeFile = None,
     max_width: MaxWidth = None,
     max_height: MaxHeight = None,
@@ -67,8 +72,8 @@ def run(
 ) -> None:
     """Fetch, resize, enhance and store every image of a collection.
 
-    Exit codes: 0 every image stored or skipped, 1 some failed, 2 wrong usage, 3 the job could not run,
-    130 interrupted (and can be resumed).
+    Exit codes: 0 every image stored or skipped, 1 some failed, 2 wrong usage,
+    3 the job could not run, 130 interrupted (and can be resumed).
     """
     options = {
         "max_width": max_width,
@@ -80,6 +85,8 @@ def run(
         "enlarge": enlarge,
         "keep_copyright": keep_copyright,
     }
+    if report:
+        _require_folder_of(report)
     handle = pipeline.run(
         collection,
         destination,
@@ -117,6 +124,12 @@ def make_recipe(file: Path | None, options: dict[str, Any]) -> Recipe:
     if values.get("enhance") == "none":
         values["enhance"] = None
     return Recipe.from_mapping(values)
+
+
+def _require_folder_of(report: Path) -> None:
+    # Better now than after a night's run.
+    if report.is_dir() or not report.parent.is_dir():
+        raise DestinationError(f"cannot write the report {str(report)!r}: it must be a file in a folder that exists")
 
 
 def write_report_of(handle: pipeline.JobHandle, path: Path) -> None:

@@ -16,10 +16,18 @@ from rich.text import Text
 
 from pipeline.domain import Job, Progress
 from pipeline.interfaces.style import COLOUR_BY_STAGE
+from pipeline.interfaces.wording import format_bytes, format_seconds
 
 # A log gets a line at most this often, and one whenever the status changes.
 LINE_INTERVAL_S: Final = 5.0
 JSON_INTERVAL_S: Final = 1.0
+
+_ETA_FROM_S: Final = 2.0
+
+STARTING: Final = "starting the workers …"
+
+# Where there is no terminal nobody's window limits a line, and whoever reads it with a program wants it whole.
+_ENDLESS: Final = 10_000
 
 
 class View(Protocol):
@@ -40,9 +48,7 @@ class BarsView:
 
     def __init__(self, job: Job, console: Console) -> None:
         self._job = job
-        self._live = Live(
-            Text(f"Job {job.id}: starting the workers …", style="dim"), console=console, refresh_per_second=12
-        )
+        self._live = Live(console=console, refresh_per_second=12)
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -99,6 +105,12 @@ class JsonView:
             self._shown = (progress.status, progress.seconds)
 
 
+def open_console(*, stderr: bool = False) -> Console:
+    """Open a console that wraps and crops nothing where there is no terminal."""
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=_ENDLESS)
+
+
 def choose_view(job: Job, console: Console, as_json: bool) -> View:
     """Choose the view that fits where the output goes."""
     if as_json:
@@ -128,36 +140,26 @@ def write_json(value: dict[str, Any]) -> None:
 
 def describe(progress: Progress) -> str:
     """Say in one line how a job stands."""
-    total = "?" if progress.total is None else f"{progress.total:,}"
-    parts = [f"{progress.status}: {progress.done:,} of {total}"]
+    if _is_starting(progress):
+        return f"{progress.status}: {STARTING}"
+    parts = [f"{progress.status}: {count_done(progress)}"]
     if progress.skipped:
         parts.append(f"{progress.skipped:,} skipped")
     if progress.failed:
         parts.append(f"{progress.failed:,} failed")
-    parts.append(f"{progress.images_per_second:,.1f} images/s")
-    if progress.eta_seconds is not None:
-        parts.append(f"{duration(progress.eta_seconds)} left")
-    return ", ".join(parts)
+    if progress.images_per_second:
+        parts.append(f"{progress.images_per_second:,.1f} images/s")
+    return ", ".join([*parts, *_time_left(progress)])
 
 
-def duration(seconds: float) -> str:
-    """Write a number of seconds as people do: ``0.4 s``, ``42 s``, ``3:05``, ``1:02:03``."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours}:{minutes:02}:{rest:02}"
-    return f"{minutes}:{rest:02}" if minutes else f"{rest} s"
+def count_done(progress: Progress) -> str:
+    """Say how many images have an outcome, and of how many: ``1,200 of 4,000``, ``1,200 of ?``."""
+    return f"{progress.done:,} of {_total(progress)}"
 
 
-def size(count: float) -> str:
-    """Write a number of bytes as people do: ``512 B``, ``2.4 MB``."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
+def name_collection(job: Job) -> str:
+    """Say what a job's collection is, briefly: a list given in Python or by the demo has no name of its own."""
+    return "a list" if job.collection.startswith(f"{job.destination}/_ledger/") else short(job.collection)
 
 
 def short(place: str) -> str:
@@ -178,7 +180,7 @@ def render_bars(job: Job, progress: Progress) -> RenderableType:
             Text("  " + stage, style=color),
             ProgressBar(total=progress.total, completed=done, width=36, complete_style=color, finished_style=color),
             Text(f"{done:,}", style="bold"),
-            Text(f"/ {progress.total:,}" if progress.total is not None else "/ ?", style="dim"),
+            Text(f"/ {_total(progress)}", style="dim"),
             Text(f"{failed:,} failed" if failed else "", style="red"),
         )
     return Group(_heading(job, progress), bars, _speed(progress))
@@ -186,18 +188,34 @@ def render_bars(job: Job, progress: Progress) -> RenderableType:
 
 def _heading(job: Job, progress: Progress) -> Text:
     style = {"completed": "bold green", "failed": "bold red", "cancelled": "bold yellow", "stalled": "bold yellow"}
-    is_list = job.collection.startswith(job.destination)
     return Text.assemble(
         (progress.status, style.get(progress.status, "bold")),
         f"  {job.id}  ",
-        (f"{'a list' if is_list else short(job.collection)} → {short(job.destination)}", "dim"),
+        (f"{name_collection(job)} → {short(job.destination)}", "dim"),
     )
 
 
+def _total(progress: Progress) -> str:
+    return "?" if progress.total is None else f"{progress.total:,}"
+
+
+def _is_starting(progress: Progress) -> bool:
+    return progress.status == "processing" and not (progress.seconds or progress.done)
+
+
+def _time_left(progress: Progress) -> list[str]:
+    """Say how long it will take, if that is known; the first moments would promise hours."""
+    if progress.eta_seconds is None or progress.seconds < _ETA_FROM_S:
+        return []
+    return [f"{format_seconds(progress.eta_seconds)} left"]
+
+
 def _speed(progress: Progress) -> Text:
+    if _is_starting(progress):
+        return Text(f"  {STARTING}", style="dim")
     speed = Text("  ")
     speed.append(f"{progress.images_per_second:,.1f} images/s", style="bold")
-    speed.append(f"  {duration(progress.seconds)}", style="dim")
-    if progress.eta_seconds is not None:
-        speed.append(f"  {duration(progress.eta_seconds)} left", style="dim")
-    return speed.append(f"  {size(progress.bytes_in)} in, {size(progress.bytes_out)} out", style="dim")
+    speed.append(f"  {format_seconds(progress.seconds)}", style="dim")
+    for left in _time_left(progress):
+        speed.append(f"  {left}", style="dim")
+    return speed.append(f"  {format_bytes(progress.bytes_in)} in, {format_bytes(progress.bytes_out)} out", style="dim")

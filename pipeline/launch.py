@@ -1,0 +1,170 @@
+"""`run`, `attach` and `jobs`: the ways to a job, the same for every interface."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import json
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from pipeline.catalogue import find_model
+from pipeline.domain import FetchPolicy, Job, Recipe
+from pipeline.errors import DestinationError, LedgerError
+from pipeline.job import JobHandle, choose_cluster
+from pipeline.settings import Settings
+from pipeline.sources import first_item, open_collection
+from pipeline.state import JobStore, connect
+from pipeline.storage import absolute
+
+if TYPE_CHECKING:
+    # Imported on use, since it takes a second.
+    from distributed import Client
+    from distributed.deploy import Cluster
+
+Place = str | os.PathLike[str]
+
+
+def run(
+    collection: Place | Sequence[Place],
+    destination: Place,
+    recipe: Recipe | None = None,
+    *,
+    job_id: str | None = None,
+    client: Client | None = None,
+    cluster: str | Cluster | None = None,
+    workers: int | None = None,
+    url_column: str = "url",
+    storage_options: Mapping[str, Any] | None = None,
+    allow_private: bool | None = None,
+    timeout: float = 30.0,
+    retries: int = 2,
+) -> JobHandle:
+    """Fetch, resize, enhance and store every image of a collection; returns at once.
+
+    Running the same `job_id` again resumes it: what its ledger has already is not done again.
+
+    Parameters
+    ----------
+    collection : path, glob, URL, manifest, or a sequence of paths and URLs
+        See `pipeline.sources`.
+    destination : path or URL
+        The folder of the results, ``DESTINATION/KEY.EXT``, and of the ledger.
+    recipe : Recipe, optional
+    job_id : str, optional
+        A name of yours; one made of the time if not given.
+    client : distributed.Client, optional
+        An open client, which stays open.
+    cluster : str or distributed cluster, optional
+        A scheduler's address or a cluster; without it ``PIPELINE_CLUSTER``, and without that a local cluster that
+        lives as long as the run.
+    workers : int, optional
+        Processes of the local cluster; one a core if not given.
+    url_column : str
+        The manifest's column that holds the URLs.
+    storage_options : mapping, optional
+        As in fsspec; never written down, so whoever resumes the job elsewhere gives them again.
+    allow_private : bool, optional
+        Whether sources may be on addresses that are not public; ``PIPELINE_ALLOW_PRIVATE`` if not given.
+    timeout : float
+        Seconds for one whole answer of a source.
+    retries : int
+        How often a source that fails in a way that may pass is asked again.
+
+    Returns
+    -------
+    JobHandle
+        In a script, end with ``.wait()``: the run ends with its process. (Since workers are processes, a script needs
+        the usual ``if __name__ == "__main__":``.)
+
+    Raises
+    ------
+    RecipeError, ModelError, SourceError, DestinationError, StateError, ClusterError
+        Before any work begins, if it cannot be done.
+    """
+    settings = Settings.from_environ()
+    recipe = recipe or Recipe()
+    if not isinstance(collection, str | os.PathLike):
+        collection = list(collection)
+    if recipe.enhance:
+        find_model(recipe.enhance)
+    policy = FetchPolicy(
+        timeout, retries, allow_private=settings.allow_private if allow_private is None else allow_private
+    )
+    job = Job(job_id or new_job_id(), "", absolute(destination), recipe, policy, url_column)
+    _check_readable(collection, job, storage_options)
+    store = _store_of(settings)
+    connect_cluster = choose_cluster(settings, client, cluster, workers)
+    job = _settle(collection, job, storage_options)
+    # Imported before the job is known to others: Ctrl-C in this second leaves no job that nobody runs.
+    importlib.import_module("pipeline.runner.driver")
+    store.create(job)
+    handle = JobHandle(job, store, settings, storage_options)
+    handle.start(connect_cluster)
+    return handle
+
+
+def attach(job_id: str, *, storage_options: Mapping[str, Any] | None = None) -> JobHandle:
+    """Return the handle on a job that any process runs or has run.
+
+    Parameters
+    ----------
+    job_id : str
+    storage_options : mapping, optional
+        As in fsspec, where its ledger needs them.
+
+    Raises
+    ------
+    JobNotFoundError
+        If no job has that id.
+    """
+    settings = Settings.from_environ()
+    store = _store_of(settings)
+    return JobHandle(store.load_job(job_id), store, settings, storage_options)
+
+
+def jobs(limit: int = 50) -> list[JobHandle]:
+    """Return the recent jobs, the newest first."""
+    settings = Settings.from_environ()
+    store = _store_of(settings)
+    return [JobHandle(job, store, settings) for job, _ in store.jobs(limit)]
+
+
+def new_job_id() -> str:
+    """Make a job's id of the time, so that ids sort by it, and of chance."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def _check_readable(collection: Place | Sequence[Place], job: Job, storage_options: Mapping[str, Any] | None) -> None:
+    first_item(
+        open_collection(collection, url_column=job.url_column, storage_options=storage_options, exclude=job.destination)
+    )
+
+
+def _settle(collection: Place | Sequence[Place], job: Job, storage_options: Mapping[str, Any] | None) -> Job:
+    """Make sure that the destination can be written; return the job with its collection as any process finds it."""
+    from pipeline.runner.ledger import Ledger
+
+    ledger = Ledger(job.destination, job.id, storage_options)
+    try:
+        ledger.check_writable()
+        if isinstance(collection, str | os.PathLike):
+            return replace(job, collection=absolute(collection))
+        # A list lives in this process only: whoever resumes the job reads it beside the ledger.
+        lines = "".join(f"{json.dumps(absolute(entry))}\n" for entry in collection)
+        # Named by its content: another list under the same id is another collection.
+        digest = hashlib.blake2b(lines.encode(), digest_size=8).hexdigest()
+        return replace(job, collection=ledger.save(f"collection-{digest}.jsonl", lines))
+    except LedgerError as error:
+        raise DestinationError(f"cannot write to the destination {job.destination!r}: {error.__cause__}") from error
+
+
+@functools.cache
+def _store_of(settings: Settings) -> JobStore:
+    """Share one connection to Redis among the handles of this process."""
+    return connect(settings.redis_url, settings.data_dir)
