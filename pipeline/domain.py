@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final, Literal, Self
 
 from pipeline.errors import PipelineError, RecipeError, remedy_for
@@ -150,11 +150,12 @@ class FetchPolicy:
     allow_private: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.timeout_s <= 3600:
+        if not _is_number(self.timeout_s) or not 0 < self.timeout_s <= 3600:
             raise RecipeError(f"timeout is {self.timeout_s!r}; allowed is more than 0 and at most 3600 seconds")
         _require_int_in("retries", self.retries, 0, 100)
         _require_int_in("max_bytes", self.max_bytes, 1, 2**40)
         _require_int_in("connections_per_host", self.connections_per_host, 1, 1000)
+        _require_one_of("allow_private", self.allow_private, (True, False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +184,9 @@ class Job:
     url_column: str = "url"
 
     def __post_init__(self) -> None:
-        if not _JOB_ID.fullmatch(self.id):
+        for name in ("collection", "destination", "url_column"):
+            _require_text(name, getattr(self, name))
+        if not isinstance(self.id, str) or not _JOB_ID.fullmatch(self.id):
             raise RecipeError(
                 f"a job's id is {self.id!r}; allowed are up to 100 letters, digits, '.', '_' and '-', "
                 "the first a letter or a digit"
@@ -195,11 +198,22 @@ class Job:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read what `to_json` wrote."""
-        values = json.loads(text)
-        recipe = Recipe.from_mapping(values.pop("recipe"))
-        fetch = FetchPolicy(**values.pop("fetch"))
-        return cls(**values, recipe=recipe, fetch=fetch)
+        """Read what `to_json` wrote.
+
+        Raises
+        ------
+        RecipeError
+            If it is something else, or of a release with other fields.
+        """
+        try:
+            values = json.loads(text)
+            recipe = Recipe.from_mapping(values.pop("recipe"))
+            fetch = FetchPolicy(**values.pop("fetch"))
+            return cls(**values, recipe=recipe, fetch=fetch)
+        except RecipeError:
+            raise
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise RecipeError(f"cannot read a job from its JSON: {type(error).__name__}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,14 +372,19 @@ class Progress:
         """Whether nothing more will come of this run: completed, failed or cancelled."""
         return self.status in FINAL_STATUSES
 
-    def with_status(self, status: JobStatus) -> Progress:
-        """Return the same snapshot with another status."""
-        return replace(self, status=status)
-
 
 def _require_int_in(name: str, value: object, lowest: int, highest: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
         raise RecipeError(f"{name} is {value!r}; allowed is a whole number from {lowest} to {highest}")
+
+
+def _require_text(name: str, value: object) -> None:
+    if not isinstance(value, str) or not value:
+        raise RecipeError(f"{name} is {value!r}; allowed is a text that is not empty")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _require_one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:

@@ -21,6 +21,7 @@ from pipeline.settings import Settings
 from pipeline.sources import first_item, open_collection
 from pipeline.state import JobStore, connect
 from pipeline.storage import absolute
+from pipeline.urls import redact
 
 if TYPE_CHECKING:
     # Imported on use, since it takes a second.
@@ -96,7 +97,8 @@ def run(
     policy = FetchPolicy(
         timeout, retries, allow_private=settings.allow_private if allow_private is None else allow_private
     )
-    job = Job(job_id or new_job_id(), "", absolute(destination), recipe, policy, url_column)
+    place = absolute(collection) if isinstance(collection, str | os.PathLike) else "a list"
+    job = Job(job_id or new_job_id(), place, absolute(destination), recipe, policy, url_column)
     _check_readable(collection, job, storage_options)
     store = _store_of(settings)
     connect_cluster = choose_cluster(settings, client, cluster, workers)
@@ -150,18 +152,20 @@ def _settle(collection: Place | Sequence[Place], job: Job, storage_options: Mapp
     """Make sure that the destination can be written; return the job with its collection as any process finds it."""
     from pipeline.runner.ledger import Ledger
 
-    ledger = Ledger(job.destination, job.id, storage_options)
     try:
+        ledger = Ledger(job.destination, job.id, storage_options)
         ledger.check_writable()
         if isinstance(collection, str | os.PathLike):
-            return replace(job, collection=absolute(collection))
+            return job
         # A list lives in this process only: whoever resumes the job reads it beside the ledger.
         lines = "".join(f"{json.dumps(absolute(entry))}\n" for entry in collection)
         # Named by its content: another list under the same id is another collection.
         digest = hashlib.blake2b(lines.encode(), digest_size=8).hexdigest()
         return replace(job, collection=ledger.save(f"collection-{digest}.jsonl", lines))
     except LedgerError as error:
-        raise DestinationError(f"cannot write to the destination {job.destination!r}: {error.__cause__}") from error
+        raise DestinationError(
+            f"cannot write to the destination {redact(job.destination)!r}: {error.__cause__ or error}"
+        ) from error
 
 
 @functools.cache

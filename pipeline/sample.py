@@ -238,7 +238,7 @@ def _trial(
         allow_private = Settings.from_environ().allow_private
     with tempfile.TemporaryDirectory(prefix="pipeline-") as folder:
         policy = FetchPolicy(timeout_s=TRIAL_TIMEOUT_S, retries=0, allow_private=allow_private)
-        job = Job("trial", "", folder, recipe, policy)
+        job = Job("trial", "a sample", folder, recipe, policy)
         equipment = Equipment(job, storage_options)
         try:
             yield equipment

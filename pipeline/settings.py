@@ -1,4 +1,4 @@
-"""The environment, read once and at the edge: only interfaces make a Settings."""
+"""The environment, read at the edge: where a user's call or command begins, and nowhere below."""
 
 from __future__ import annotations
 
@@ -23,8 +23,6 @@ class Settings:
         ``REDIS_URL``; None for the embedded Valkey.
     cluster : str or None
         ``PIPELINE_CLUSTER``: a scheduler's address; None for a local cluster.
-    destination : str or None
-        ``PIPELINE_DESTINATION``: where results go if a command names no other place.
     allow_private : bool
         ``PIPELINE_ALLOW_PRIVATE``: whether sources may be on addresses that are not public.
     data_dir : Path
@@ -33,7 +31,6 @@ class Settings:
 
     redis_url: str | None = None
     cluster: str | None = None
-    destination: str | None = None
     allow_private: bool = False
     data_dir: Path = field(default_factory=lambda: user_data_path("image-pipeline"))
 
@@ -50,7 +47,6 @@ class Settings:
         return cls(
             redis_url=environ.get("REDIS_URL") or None,
             cluster=environ.get("PIPELINE_CLUSTER") or None,
-            destination=environ.get("PIPELINE_DESTINATION") or None,
             allow_private=_read_flag(environ, "PIPELINE_ALLOW_PRIVATE"),
             data_dir=Path(data_dir) if data_dir else user_data_path("image-pipeline"),
         )

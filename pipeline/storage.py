@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import os
-import tempfile
-from collections.abc import Mapping
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from pipeline.errors import PipelineError
+from pipeline.urls import OBJECT_STORES, redact_within
+
 
 def absolute(place: str | os.PathLike[str]) -> str:
-    """Return a local path made absolute, so that it means the same in every process; a URL as it is."""
+    """Return a local path made absolute, so that it means the same in every process; a URL, or nothing, as it is."""
     place = os.fspath(place)
     # A glob is no path, so pathlib has no say here.
-    return place if "://" in place else os.path.abspath(os.path.expanduser(place))  # noqa: PTH100, PTH111
+    return place if "://" in place or not place else os.path.abspath(os.path.expanduser(place))  # noqa: PTH100, PTH111
 
 
 def open_folder(url: str, storage_options: Mapping[str, Any] | None = None) -> tuple[fsspec.AbstractFileSystem, str]:
     """Return the file system that `url` is on, and its path there (absolute, ``~`` expanded, for a local folder).
 
-    Listings are not cached: what another process has written is seen.
+    Listings are not cached: what another process has written is seen. As everywhere in fsspec, nothing in a ``file://``
+    URL is unquoted: ``%20`` in it is three characters of a name.
     """
     if "://" not in url:
         return LocalFileSystem(), absolute(url)
@@ -36,46 +39,69 @@ def open_folder(url: str, storage_options: Mapping[str, Any] | None = None) -> t
 def write_whole(fs: fsspec.AbstractFileSystem, path: str, data: bytes) -> None:
     """Write a file such that whoever looks sees all of it or none of it; its folder is made on demand.
 
+    What was there before is replaced. If it fails, nothing is left behind; what is raised is the file system's own
+    error, which `storage_errors` translates.
+    """
+    write = _replace if isinstance(fs, LocalFileSystem) else fs.pipe_file
+    try:
+        write(path, data)
+    except FileNotFoundError:
+        # What an object store misses is the bucket: a misspelt name must not make a new one.
+        if _is_object_store(fs):
+            raise
+        fs.makedirs(fs._parent(path), exist_ok=True)
+        write(path, data)
+
+
+@contextmanager
+def storage_errors(kind: type[PipelineError], what: str) -> Iterator[None]:
+    """Make an error of one kind of whatever is raised while a file system is used; ours pass as they are.
+
+    Every file system of fsspec has errors of its own, and those of the packages that it is made of (botocore, aiohttp,
+    google-auth …): no list of them would be whole.
+
+    Parameters
+    ----------
+    kind : type of PipelineError
+    what : str
+        What fails, on what: ``cannot store 's3://bucket/cat.jpg'``. To be free of secrets.
+
     Raises
     ------
-    OSError
-        If it cannot be written; nothing is left behind.
+    PipelineError
+        Of that kind, in one line: `what`, a colon and the reason.
     """
-    if isinstance(fs, LocalFileSystem):
-        _replace(Path(path), data)
-    else:
-        fs.pipe_file(path, data)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    _make_folder(path.parent)
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
-    except FileNotFoundError:
-        # Somebody removed the folder since it was made.
-        _make_folder.cache_clear()
-        _make_folder(path.parent)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            # mkstemp makes files for the owner only; what users get follows their umask.
-            os.fchmod(file.fileno(), 0o666 & ~_umask())
-        os.replace(temporary, path)  # noqa: PTH105
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)  # noqa: PTH108
+        yield
+    except PipelineError:
         raise
+    except Exception as error:
+        raise kind(f"{what}: {_reason(error)}") from error
 
 
-@functools.lru_cache(maxsize=4096)
-def _make_folder(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+def _replace(path: str, data: bytes) -> None:
+    # Not `tempfile`, whose files only their owner can read; and short, so that any name that fits can be written.
+    partial = Path(path).with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        with partial.open("xb", buffering=0) as file:
+            remaining = memoryview(data)
+            while remaining:
+                remaining = remaining[file.write(remaining) :]
+        partial.replace(path)
+    finally:
+        with suppress(OSError):  # After a success it has moved; after a failure there may not even be a folder.
+            partial.unlink()
 
 
-@functools.cache
-def _umask() -> int:
-    # The only way to read it is to set it.
-    umask = os.umask(0o077)
-    os.umask(umask)
-    return umask
+def _is_object_store(fs: fsspec.AbstractFileSystem) -> bool:
+    protocols = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
+    return not OBJECT_STORES.isdisjoint(protocols)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file or folder"
+    if isinstance(error, PermissionError):
+        return "permission denied"
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return redact_within(" ".join(str(text).split()))

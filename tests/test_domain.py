@@ -84,9 +84,33 @@ def test_a_job_s_id_is_safe_as_a_folder_s_name(job_id: str) -> None:
 
 
 def test_a_fetch_policy_is_checked() -> None:
-    for policy in ({"timeout_s": 0}, {"retries": -1}, {"max_bytes": 0}, {"connections_per_host": 0}):
-        with pytest.raises(RecipeError):
-            FetchPolicy(**policy)  # type: ignore[arg-type]
+    for name, value in (
+        ("timeout", 0),
+        ("timeout", "3"),
+        ("timeout", None),
+        ("timeout", float("nan")),
+        ("retries", -1),
+        ("max_bytes", 0),
+        ("connections_per_host", 0),
+        ("allow_private", "no"),
+    ):
+        with pytest.raises(RecipeError, match=f"^{name} is {value!r}; allowed is "):
+            FetchPolicy(**{"timeout_s" if name == "timeout" else name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("field", ["collection", "destination", "url_column"])
+@pytest.mark.parametrize("value", ["", None])
+def test_a_job_without_a_place_is_refused(field: str, value: Any) -> None:
+    with pytest.raises(RecipeError, match=f"^{field} is {value!r}; allowed is a text"):
+        Job(**{"id": "1", "collection": "photos/", "destination": "out/", field: value})
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", "[]", "3", "null", "", "{", '{"recipe": {}, "fetch": {"speed": 1}}', '{"recipe": 1, "fetch": {}}']
+)
+def test_json_that_is_no_job_is_refused_in_one_line(text: str) -> None:
+    with pytest.raises(RecipeError, match=r"^cannot read a job from its JSON: .+$"):
+        Job.from_json(text)
 
 
 def test_a_failure_names_its_subject_once() -> None:

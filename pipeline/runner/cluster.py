@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from multiprocessing import resource_tracker
 from typing import Any, Final
@@ -105,8 +106,10 @@ def _require_workers(client: Client, address: str | Cluster, timeout_s: float) -
 
 def _start_local(workers: int) -> LocalCluster:
     try:
-        # The configuration is the whole process's, so it is set no longer than the cluster takes it over.
-        with _STARTING, dask.config.set(_LOCAL_CONFIG), _interrupts_blocked():
+        # Configuration and filters are the whole process's, so they are set no longer than the cluster takes them over.
+        with _STARTING, dask.config.set(_LOCAL_CONFIG), warnings.catch_warnings(), _interrupts_blocked():
+            # Two processes that start in the same moment find the same port free; the second gets another.
+            warnings.filterwarnings("ignore", r"\s*Port \d+ is already in use", UserWarning)
             return LocalCluster(
                 n_workers=workers,
                 threads_per_worker=1,

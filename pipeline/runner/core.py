@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from pipeline.domain import Failure, Item, JobStatus, Outcome, Progress, Result, Stage
-from pipeline.stages.addresses import redact
+from pipeline.urls import redact
 
 # How often an image that is alone in the cluster may lose its worker before it is blamed for it.
 MAX_LOSSES_ALONE: Final = 2

@@ -10,11 +10,12 @@ from typing import Any, Self
 
 from pipeline.catalogue import EnhancementModel, load_model
 from pipeline.domain import Failure, Item, Job, Outcome, Stage
-from pipeline.stages.addresses import redact
 from pipeline.stages.enhance import enhance_image
 from pipeline.stages.fetch import Fetcher, Unfetched
-from pipeline.stages.resize import Picture, resize_image
+from pipeline.stages.picture import Picture
+from pipeline.stages.resize import resize_image
 from pipeline.stages.store import Stored, store_image
+from pipeline.urls import redact
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 from pipeline.domain import STAGES, Item, Outcome, Progress
 from pipeline.errors import LedgerError
 from pipeline.runner.seen import SeenKeys
-from pipeline.storage import open_folder, write_whole
+from pipeline.storage import open_folder, storage_errors, write_whole
+from pipeline.urls import redact
 
 SCHEMA: Final = pa.schema(
     [
@@ -94,7 +95,8 @@ class Ledger:
 
     def __init__(self, destination: str, job_id: str, storage_options: Mapping[str, Any] | None = None) -> None:
         self.folder = ledger_folder(destination, job_id)
-        self._fs, self._path = open_folder(self.folder, storage_options)
+        with storage_errors(LedgerError, f"cannot open the ledger {redact(self.folder)!r}"):
+            self._fs, self._path = open_folder(self.folder, storage_options)
         self._next_number: int | None = None
 
     def append(self, outcomes: Sequence[Outcome], recipe_fingerprint: str) -> None:
@@ -166,15 +168,15 @@ class Ledger:
         """Write a file beside the parts and remove it."""
         path = posixpath.join(self._path, f"_probe-{uuid.uuid4().hex}")
         self._put(path, b"")
-        self._fs.rm_file(path)
+        with storage_errors(LedgerError, f"cannot remove {path!r}"):
+            self._fs.rm_file(path)
 
     def _parts(self) -> list[str]:
-        try:
-            names = self._fs.ls(self._path, detail=False)
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise LedgerError(f"cannot list the ledger {self.folder!r}: {error}") from error
+        with storage_errors(LedgerError, f"cannot list the ledger {redact(self.folder)!r}"):
+            try:
+                names = self._fs.ls(self._path, detail=False)
+            except FileNotFoundError:
+                return []
         return sorted(name for name in names if name.endswith(".parquet"))
 
     def _new_part(self) -> str:
@@ -187,11 +189,8 @@ class Ledger:
         return posixpath.join(self._path, name)
 
     def _read(self, part: str, columns: list[str] | None) -> pa.Table:
-        try:
-            with self._fs.open(part, "rb") as file:
-                return pq.read_table(file, columns=columns)
-        except (OSError, pa.ArrowException) as error:
-            raise LedgerError(f"cannot read the ledger's part {part!r}: {error}") from error
+        with storage_errors(LedgerError, f"cannot read the ledger's part {part!r}"), self._fs.open(part, "rb") as file:
+            return pq.read_table(file, columns=columns)
 
     def _write(self, part: str, table: pa.Table) -> None:
         sink = pa.BufferOutputStream()
@@ -199,7 +198,5 @@ class Ledger:
         self._put(part, sink.getvalue().to_pybytes())
 
     def _put(self, path: str, data: bytes) -> None:
-        try:
+        with storage_errors(LedgerError, f"cannot write {path!r}"):
             write_whole(self._fs, path, data)
-        except OSError as error:
-            raise LedgerError(f"cannot write the ledger {path!r}: {error}") from error

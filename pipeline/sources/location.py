@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline.errors import PipelineError, SourceError
-from pipeline.storage import open_folder
+from pipeline.errors import SourceError
+from pipeline.storage import open_folder, storage_errors
+from pipeline.urls import redact
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,18 +88,12 @@ class Location:
         return sorted(files), sorted(folders)
 
 
-@contextmanager
-def reading(url: str) -> Iterator[None]:
-    """Make a SourceError of whatever is raised while `url` is read: every file system has errors of its own.
+def reading(url: str) -> AbstractContextManager[None]:
+    """Make a SourceError of whatever is raised while `url` is read.
 
     A ValueError says what is wrong with the contents.
     """
-    try:
-        yield
-    except PipelineError:
-        raise
-    except Exception as error:
-        raise SourceError(f"cannot read {url!r}: {_reason(error)}") from error
+    return storage_errors(SourceError, f"cannot read {redact(url)!r}")
 
 
 def encodable(url: str) -> str:
@@ -133,12 +128,3 @@ def _list_remote(fs: AbstractFileSystem, path: str) -> tuple[list[str], list[str
 
 def _with_slash(path: str) -> str:
     return path if not path or path.endswith("/") else path + "/"
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "no such file or folder"
-    if isinstance(error, PermissionError):
-        return "permission denied"
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(str(text).split())

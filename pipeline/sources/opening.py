@@ -21,6 +21,7 @@ from pipeline.sources.suffixes import (
     suffix_of,
 )
 from pipeline.sources.tree import Tree
+from pipeline.urls import redact
 
 
 class Collection(Protocol):
@@ -80,7 +81,7 @@ def open_collection(
     if name.lower().startswith(("http://", "https://")):
         return _open_http(name)
     if "://" in name and "::" in name:
-        raise SourceError(f"cannot read {name!r}: chained URLs (with '::') are not supported")
+        raise SourceError(f"cannot read {redact(name)!r}: chained URLs (with '::') are not supported")
 
     location = Location.of(name, storage_options)
     destination = None if exclude is None else Location.of(exclude, storage_options)
@@ -92,8 +93,8 @@ def open_collection(
         case "missing" if split_magic(location.path)[1]:
             return Tree.of_glob(name, location, destination)
         case "missing":
-            raise SourceError(f"cannot read {name!r}: no such file or folder")
-    raise SourceError(f"cannot read {name!r}: it is neither file nor folder")
+            raise SourceError(f"cannot read {redact(name)!r}: no such file or folder")
+    raise SourceError(f"cannot read {redact(name)!r}: it is neither file nor folder")
 
 
 def first_item(collection: Collection) -> Item:
@@ -106,14 +107,12 @@ def first_item(collection: Collection) -> Item:
     """
     for item in collection:
         return item
-    raise SourceError(f"no images in {collection.name!r}; looked for {collection.looks_for}")
+    raise SourceError(f"no images in {redact(collection.name)!r}; looked for {collection.looks_for}")
 
 
 def _open_http(url: str) -> Collection:
-    # Credentials, query and fragment may be secret: they are not shown.
-    address = re.split("[?#]", url, maxsplit=1)[0]
-    shown = re.sub("(?<=://)[^/]*@", "", address)
-    if manifest_suffix_of(address) in (*MANIFEST_SUFFIXES, *UNSUPPORTED_MANIFEST_SUFFIXES):
+    shown = redact(url)
+    if manifest_suffix_of(re.split("[?#]", url, maxsplit=1)[0]) in (*MANIFEST_SUFFIXES, *UNSUPPORTED_MANIFEST_SUFFIXES):
         raise SourceError(f"cannot read the manifest {shown!r} over HTTP: download it first")
     return Listed(shown, (url,))
 
@@ -126,5 +125,5 @@ def _open_file(name: str, location: Location, url_column: str) -> Collection:
     allowed = ", ".join((*MANIFEST_SUFFIXES, *sorted(IMAGE_SUFFIXES)))
     if manifest_suffix_of(location.path) in UNSUPPORTED_MANIFEST_SUFFIXES:
         allowed = ", ".join(MANIFEST_SUFFIXES)
-        raise SourceError(f"cannot read the manifest {name!r}: allowed are {allowed}, each also .gz")
-    raise SourceError(f"cannot read {name!r}: neither a manifest nor an image; allowed are {allowed}")
+        raise SourceError(f"cannot read the manifest {redact(name)!r}: allowed are {allowed}, each also .gz")
+    raise SourceError(f"cannot read {redact(name)!r}: neither a manifest nor an image; allowed are {allowed}")

@@ -14,6 +14,7 @@ from pipeline.sources.keys import name_files, name_folders
 from pipeline.sources.location import Location, encodable, reading
 from pipeline.sources.pattern import Pattern, split_magic
 from pipeline.sources.suffixes import IMAGE_SUFFIXES, suffix_of
+from pipeline.urls import redact
 
 LEDGER_FOLDER: Final = "_ledger"
 
@@ -129,8 +130,8 @@ def _place_below(root: Location, destination: Location | None) -> str | None:
     start, path = _comparable(root), _comparable(destination)
     if path == start:
         raise SourceError(
-            f"cannot use {root.url!r} as collection and destination at once: results would overwrite originals; "
-            "allowed is any folder beside or below it"
+            f"cannot use {redact(root.url)!r} as collection and destination at once: results would overwrite "
+            "originals; allowed is any folder beside or below it"
         )
     below = posixpath.relpath(path, start)
     return None if below.startswith("../") or below == ".." else below

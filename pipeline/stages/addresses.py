@@ -1,28 +1,22 @@
-"""Which URLs and network addresses may be asked for an image, and how a URL is shown: rules, no requests."""
+"""Which URLs and network addresses may be asked for an image: rules, no requests."""
 
 from __future__ import annotations
 
 import ipaddress
-import re
 import socket
 from typing import TYPE_CHECKING, Final
 
 import fsspec
 
 from pipeline.errors import AddressError
+from pipeline.urls import OBJECT_STORES, scheme_of
 
 if TYPE_CHECKING:
     from aiohappyeyeballs import AddrInfoType
 
 HTTP: Final = frozenset({"http", "https"})
 LOCAL: Final = frozenset({"file", "local"})
-# Here the user's configuration names the server. In the other schemes of fsspec (ftp, sftp, webhdfs, chains such as
-# zip://…::http://…) the URL does, and nothing checks the address that is dialled.
-OBJECT_STORES: Final = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "hf", "memory"})
 
-# Of a chain such as simplecache::s3://… the scheme is that of its first link, which decides what becomes of the rest.
-_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(?:://|::.*://)")
-_USER_INFO: Final = re.compile(r"://[^/?#]*@")
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 # RFC 8215; the ipaddress of early Python 3.11 takes it for global.
 _LOCAL_NAT64: Final = ipaddress.IPv6Network("64:ff9b:1::/48")
@@ -41,24 +35,6 @@ class NotPublicError(OSError):
         self.host = host
 
 
-def scheme_of(url: str) -> str:
-    """Return a URL's scheme in lower case; ``file`` for what has none and so is a path."""
-    match = _SCHEME.match(url)
-    return match[1].lower() if match else "file"
-
-
-def redact(url: str) -> str:
-    """Return `url` as it may be shown: without user and password, and with ``?…`` for its query.
-
-    The query of a signed URL lets whoever reads it read the image. A path without a scheme stays as it is.
-    """
-    if scheme_of(url) == "file":
-        return url
-    shown, question_mark, _ = url.partition("?")
-    shown = _USER_INFO.sub("://", shown)
-    return f"{shown}?…" if question_mark else shown.partition("#")[0]
-
-
 def require_allowed(url: str, allow_private: bool) -> None:
     """Refuse a URL that is empty, or whose scheme may not be asked.
 
@@ -73,6 +49,8 @@ def require_allowed(url: str, allow_private: bool) -> None:
     if allow_private:
         is_allowed = scheme in HTTP or scheme in fsspec.available_protocols()
     else:
+        # Of an object store the user's configuration names the server. In the other schemes of fsspec (ftp, sftp,
+        # webhdfs, chains such as zip://…::http://…) the URL does, and nothing checks the address that is dialled.
         is_allowed = scheme in HTTP | LOCAL or (scheme in OBJECT_STORES and "::" not in url)
     if not is_allowed:
         raise AddressError(f"scheme {scheme!r} is not allowed; allowed are http, https, s3, gs, abfs, hf and paths")

@@ -25,8 +25,9 @@ from yarl import URL
 
 from pipeline.domain import FetchPolicy
 from pipeline.errors import AddressError, FetchError, MissingError, ServerError, TooLargeError
-from pipeline.stages.addresses import HTTP, LOCAL, open_public_socket, require_allowed, scheme_of
+from pipeline.stages.addresses import HTTP, LOCAL, open_public_socket, require_allowed
 from pipeline.stages.retry import READ_ERRORS, StatusError, backoff_s, explain
+from pipeline.urls import scheme_of
 
 MAX_REDIRECTS: Final = 5
 
@@ -66,8 +67,8 @@ class Unfetched:
 class Fetcher:
     """Fetches images; keeps what is expensive to make: connections, names, file systems.
 
-    It belongs to one event loop, and is closed there with `aclose`. Proxies of the environment are not used, since
-    behind one nobody sees which address is dialled; neither are cookies and ``.netrc``.
+    It belongs to one event loop, and is closed there with `aclose`, for good. Proxies of the environment are not used,
+    since behind one nobody sees which address is dialled; neither are cookies and ``.netrc``.
 
     Parameters
     ----------
@@ -81,8 +82,10 @@ class Fetcher:
         self._storage_options = dict(storage_options or {})
         self._session: aiohttp.ClientSession | None = None
         self._gate_by_host: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._running: set[asyncio.Task[Any]] = set()
+        self._is_closed = False
 
-    async def fetch(self, url: str) -> Fetched:
+    async def try_fetch(self, url: str) -> Fetched | Unfetched:
         """Fetch the bytes of one image, trying again what may pass.
 
         Parameters
@@ -90,18 +93,33 @@ class Fetcher:
         url : str
             An http(s) URL, a local path (or ``file://``, unquoted as in fsspec), or another URL that fsspec opens.
 
+        Returns
+        -------
+        Fetched or Unfetched
+            The bytes, or the FetchError that says why there are none; each with the number of attempts.
+
         Raises
         ------
-        FetchError
-            The child that says why; `try_fetch` tells the number of attempts too.
+        asyncio.CancelledError
+            If the fetcher is closed meanwhile, or was before: that is no failure of the image.
         """
-        fetched = await self.try_fetch(url)
-        if isinstance(fetched, Unfetched):
-            raise fetched.error
-        return fetched
+        task = asyncio.current_task()
+        assert task is not None
+        self._running.add(task)
+        try:
+            return await self._fetch(url)
+        finally:
+            self._running.discard(task)
 
-    async def try_fetch(self, url: str) -> Fetched | Unfetched:
-        """Fetch as `fetch` does, but return the failure with its number of attempts instead of raising it."""
+    async def aclose(self) -> None:
+        """Cancel the tasks that still fetch, and close the connections."""
+        self._is_closed = True
+        for task in self._running:
+            task.cancel()
+        if self._session is not None:
+            await self._session.close()
+
+    async def _fetch(self, url: str) -> Fetched | Unfetched:
         for attempt in itertools.count(1):
             try:
                 return Fetched(await self._attempt(url), attempt)
@@ -112,12 +130,6 @@ class Fetcher:
                 break
             await asyncio.sleep(backoff_s(attempt, trouble.retry_after_s, random.random()))
         return Unfetched(trouble.to_error(url, attempt), attempt)
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
 
     async def _attempt(self, url: str) -> bytes:
         require_allowed(url, self._policy.allow_private)
@@ -150,6 +162,9 @@ class Fetcher:
         raise ServerError(f"more than {MAX_REDIRECTS} redirects")
 
     def _open_session(self) -> aiohttp.ClientSession:
+        if self._is_closed:
+            # A new session would be closed by nobody.
+            raise asyncio.CancelledError("the fetcher is closed")
         if self._session is None:
             connector = aiohttp.TCPConnector(
                 # The caller bounds how much is fetched at once.

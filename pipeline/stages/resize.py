@@ -22,8 +22,6 @@ from pipeline.stages.codec import (
 from pipeline.stages.colour import note_sample_bits, to_scalable, to_srgb
 from pipeline.stages.picture import Picture
 
-__all__ = ["Geometry", "Picture", "plan_geometry", "resize_image"]
-
 Size = tuple[int, int]
 Box = tuple[float, float, float, float]
 

@@ -14,9 +14,10 @@ import aiohttp
 from botocore.exceptions import BotoCoreError, NoCredentialsError, PartialCredentialsError  # type: ignore[import-untyped]
 
 from pipeline.errors import AccessError, AddressError, FetchError, MissingError, ServerError, TimeoutFetchError
-from pipeline.stages.addresses import NotPublicError, redact
+from pipeline.stages.addresses import NotPublicError
+from pipeline.urls import redact
 
-BACKOFF_BASE_S = 0.2
+BACKOFF_BASE_S: Final = 0.2
 BACKOFF_CAP_S: Final = 10.0
 RETRY_AFTER_CAP_S: Final = 60.0
 PASSING_STATUSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504})

@@ -1,8 +1,8 @@
 """The state of jobs in Redis: who runs them, how far they are, and news of both for whoever watches.
 
-`store` is the way in and `lease` a driver's; `job.lua` makes every change, `script` runs it, `snapshot` knows the
-fields, `connection` the way to a server and its errors; `embedded` and `keeper` are the server that a user gets who
-names none.
+`store` is the way in and `lease` a driver's, whose name `driver` knows; `job.lua` makes every change, `script` runs it,
+`snapshot` knows the fields, `connection` the way to a server and its errors; `embedded` and `keeper` are the server
+that a user gets who names none.
 """
 
 from __future__ import annotations

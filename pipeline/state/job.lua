@@ -133,20 +133,20 @@ function change.cancel(finished_ttl_s)
 end
 
 -- The lease of a driver that is known to be dead is free before it runs out.
-function change.acquire(token, lease_ms, driver, dead_driver)
+function change.acquire(token, lease_ms, driver, dead_token)
   if redis.call('EXISTS', job) == 0 then
-    return { 'missing', '' }
+    return { 'missing', '', '' }
   end
   local holder = redis.call('GET', lease)
-  if holder and holder ~= token and get('driver') ~= dead_driver then
-    return { 'held', get('driver') }
+  if holder and holder ~= token and holder ~= dead_token then
+    return { 'held', get('driver'), holder }
   end
   redis.call('SET', lease, token, 'PX', lease_ms)
   redis.call('PERSIST', job)
   redis.call('HDEL', job, 'cancelRequested')
   redis.call('HSET', job, 'status', 'processing', 'driver', driver, 'leaseToken', token,
     'startedAt', now, 'completedAt', '', 'error', '')
-  return { 'acquired', commit() }
+  return { 'acquired', commit(), token }
 end
 
 function change.publish(token, lease_ms, finished_ttl_s, ...)

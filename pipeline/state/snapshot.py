@@ -78,7 +78,7 @@ def to_fields(progress: Progress) -> dict[str, FieldValue]:
         (_SECONDS, progress.seconds_by_stage),
     ):
         values |= {name: by_stage.get(stage) for name, stage in stages.items()}
-    return {name: encodable(value) for name, value in values.items() if _is_known(value)}
+    return {name: escape_surrogates(value) for name, value in values.items() if _is_known(value)}
 
 
 def from_fields(fields: Mapping[str, Any]) -> Progress:
@@ -115,7 +115,7 @@ def from_fields(fields: Mapping[str, Any]) -> Progress:
     )
 
 
-def encodable(value: FieldValue) -> FieldValue:
+def escape_surrogates(value: FieldValue) -> FieldValue:
     """Return text that UTF-8 can encode: bytes of a file's name that cannot be decoded are shown as escapes."""
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 

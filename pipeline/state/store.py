@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
+import logging
 import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, Self
 
 from redis import Redis
 from redis.client import PubSub
 
 from pipeline.domain import Job, Progress
-from pipeline.errors import JobConflictError, JobNotFoundError, PipelineError, StateError
+from pipeline.errors import JobConflictError, JobNotFoundError, RecipeError, StateError
 from pipeline.state.connection import redis_errors
+from pipeline.state.driver import driver_name, has_ended, new_token
 from pipeline.state.lease import LEASE_S, Lease
 from pipeline.state.script import JobScript, job_key
-from pipeline.state.snapshot import encodable, flatten, from_fields, to_fields
+from pipeline.state.snapshot import escape_surrogates, flatten, from_fields, to_fields
 
 FINISHED_TTL_S: Final = 7 * 24 * 3600
+
+log = logging.getLogger(__name__)
 
 # How often a reader that hears nothing looks whether the driver still lives.
 _LOOK_S: Final = 1.0
@@ -62,17 +63,6 @@ class JobStore:
         """Give the connections back; the embedded server ends with its last user."""
         self._on_close()
 
-    def ping(self) -> None:
-        """Ask the server for an answer.
-
-        Raises
-        ------
-        StateError
-            If there is none.
-        """
-        with redis_errors(self._where):
-            self._redis.ping()
-
     def create(self, job: Job) -> Progress:
         """Write a job's state as ``queued``; a job that exists stays as it is, but for its fetch policy.
 
@@ -83,7 +73,7 @@ class JobStore:
         """
         progress = Progress(job.id, done_by_stage=dict.fromkeys(job.recipe.stages, 0))
         spec = job.to_json()
-        places = {"collection": encodable(job.collection), "destination": encodable(job.destination)}
+        places = {"collection": escape_surrogates(job.collection), "destination": escape_surrogates(job.destination)}
         found = _pairs(self._script.run("create", job.id, *flatten(to_fields(progress) | places | {"spec": spec})))
         if found.get("spec") != spec:
             differing = _conflicting_field(_job_of(found), job)
@@ -113,9 +103,8 @@ class JobStore:
         return from_fields(self._read(job_id))
 
     def jobs(self, limit: int = 50) -> list[tuple[Job, Progress]]:
-        """Return the newest jobs and their states, newest first."""
-        found = [_pairs(flat) for flat in self._script.run("list", "", limit)]
-        return [(_job_of(fields), from_fields(fields)) for fields in found]
+        """Return the newest jobs and their states, newest first; one that cannot be read is left out and logged."""
+        return list(_readable(map(_pairs, self._script.run("list", "", limit))))
 
     def request_cancel(self, job_id: str) -> Progress:
         """Ask a job's driver to stop; without a driver the job is ``cancelled`` at once, and a finished one stays.
@@ -146,12 +135,11 @@ class JobStore:
         JobNotFoundError
             If there is none with that id.
         """
-        driver = f"{socket.gethostname()}:{os.getpid()}"
-        token = f"{driver}:{uuid.uuid4().hex}"
-        terms = (token, round(lease_s * 1000), driver)
-        answer, holder = self._script.run("acquire", job.id, *terms, "")
-        if answer == "held" and _is_dead(holder):
-            answer, holder = self._script.run("acquire", job.id, *terms, holder)
+        token = new_token()
+        terms = (token, round(lease_s * 1000), driver_name())
+        answer, holder, holder_token = self._script.run("acquire", job.id, *terms, "")
+        if answer == "held" and has_ended(holder_token):
+            answer, holder, _ = self._script.run("acquire", job.id, *terms, holder_token)
         if answer == "missing":
             raise _not_found(job.id)
         if answer == "held":
@@ -181,14 +169,15 @@ class JobStore:
             If the server does not come back within a few seconds.
         """
         deadline = float("inf") if timeout_s is None else time.monotonic() + timeout_s
-        version = -1
+        version, is_finished = -1, False
         with self._redis.pubsub() as channel:  # type: ignore[no-untyped-call]
             while True:
                 progress = self._hear(channel, job_id, min(_LOOK_S, max(0.0, deadline - time.monotonic())))
                 if progress.version > version:
-                    version = progress.version
+                    version, is_finished = progress.version, progress.is_finished
                     yield progress
-                if progress.is_finished or time.monotonic() >= deadline:
+                # Not of a message that was dropped: an earlier run's last may come after the snapshot of the next.
+                if is_finished or time.monotonic() >= deadline:
                     return
 
     def _hear(self, channel: PubSub, job_id: str, timeout_s: float) -> Progress:
@@ -203,20 +192,6 @@ class JobStore:
 
     def _read(self, job_id: str) -> dict[str, str]:
         return _found(job_id, self._script.run("read", job_id))
-
-
-def _is_dead(driver: str) -> bool:
-    """Tell whether a driver, ``HOST:PID``, ran on this machine and has ended."""
-    host, _, pid = driver.rpartition(":")
-    if host != socket.gethostname():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
 
 
 def _pairs(flat: list[str]) -> dict[str, str]:
@@ -236,8 +211,17 @@ def _not_found(job_id: str) -> JobNotFoundError:
 def _job_of(fields: Mapping[str, str]) -> Job:
     try:
         return Job.from_json(fields["spec"])
-    except (KeyError, TypeError, ValueError, PipelineError) as error:
-        raise StateError(f"cannot read what job {fields.get('id')!r} is to do: {error!r}") from error
+    except (KeyError, RecipeError) as error:
+        raise StateError(f"cannot read what job {fields.get('id')!r} is to do: {error}") from error
+
+
+def _readable(found: Iterable[Mapping[str, str]]) -> Iterator[tuple[Job, Progress]]:
+    """Yield the jobs that can be read: one of a later version, or spoilt, must not hide the others."""
+    for fields in found:
+        try:
+            yield _job_of(fields), from_fields(fields)
+        except StateError as error:
+            log.warning("a job is left out of the list: %s", error)
 
 
 def _conflicting_field(old: Job, new: Job) -> str:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from pipeline.domain import Failure, Item, Job, Outcome, Progress, Recipe
 from pipeline.runner.ledger import SCHEMA, outcome_row
-from pipeline.stages.addresses import redact
+from pipeline.urls import redact
 
 STARTED_S = datetime(2026, 11, 20, 9, 30, tzinfo=UTC).timestamp()
 JOB = Job("20261120-093000-7c1e", "photos.csv", "s3://archive/photos-1024", Recipe(enhance="restore", format="webp"))

@@ -18,7 +18,7 @@ def test_an_http_url_is_one_image() -> None:
     url = "https://user:secret@example.com/cat?token=secret"
     collection = open_collection(url)
     assert list(collection) == list(collection) == [Item(key_for_url(url), url)]
-    assert collection.name == "https://example.com/cat"
+    assert collection.name == "https://example.com/cat?…"
 
 
 def test_a_file_is_one_image_with_the_same_key_from_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,11 +68,12 @@ def test_the_same_url_has_the_same_key_in_a_list_a_manifest_and_alone(tmp_path: 
         ("list.json.gz", "cannot read the manifest 'list.json.gz': allowed are .txt"),
         ("/dev/null", "cannot read '/dev/null': it is neither file nor folder"),
         ("nope://bucket/x", "cannot read 'nope://bucket/x': Protocol not known: nope"),
+        ("memory://me:secret@nowhere", "cannot read 'memory://nowhere': no such file or folder"),
         ("memory://nowhere", "cannot read 'memory://nowhere': no such file or folder"),
         ("zip://*.jpg::s3://b/a.zip", "cannot read 'zip://*.jpg::s3://b/a.zip': chained URLs (with '::') are not"),
         (
             "https://me:secret@example.com/list.csv.gz?secret",
-            "cannot read the manifest 'https://example.com/list.csv.gz' over HTTP: download it first",
+            "cannot read the manifest 'https://example.com/list.csv.gz?…' over HTTP: download it first",
         ),
         ([], "cannot read the list of images: it is empty"),
         (["a.jpg", None], "entry 2 of the list of images is None; allowed are paths and URLs"),

@@ -12,9 +12,7 @@ from pipeline.stages.addresses import (
     NotPublicError,
     is_public,
     open_public_socket,
-    redact,
     require_allowed,
-    scheme_of,
 )
 
 PRIVATE = [
@@ -70,53 +68,6 @@ def test_a_socket_is_made_for_a_public_address_only() -> None:
     open_public_socket((*info, ("8.8.8.8", 80))).close()
     with pytest.raises(NotPublicError):
         open_public_socket((*info, ("127.0.0.1", 80)))
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("http://h/a.jpg", "http://h/a.jpg"),
-        ("http://user:secret@h/a.jpg", "http://h/a.jpg"),
-        ("https://h/a.jpg?sig=secret", "https://h/a.jpg?…"),
-        ("https://user:se@cret@h:1/a@b.jpg?sig=secret#secret", "https://h:1/a@b.jpg?…"),
-        ("http://h/a.jpg#secret", "http://h/a.jpg"),
-        ("zip://a.jpg::https://user:secret@h/a.zip?sig=secret", "zip://a.jpg::https://h/a.zip?…"),
-        ("photos/what? me@home #1.jpg", "photos/what? me@home #1.jpg"),
-    ],
-)
-def test_redact_hides_credentials(url: str, shown: str) -> None:
-    assert redact(url) == shown
-
-
-SECRET = st.text("secrt0123456789@:&=%~;", min_size=1).map("SECRET".__add__)
-
-
-@given(scheme=st.sampled_from(["http", "https", "s3", "ftp"]), password=SECRET, query=SECRET, fragment=SECRET)
-def test_redact_hides_whatever_the_password_and_the_query_are(
-    scheme: str, password: str, query: str, fragment: str
-) -> None:
-    shown = redact(f"{scheme}://user:{password}@host/a.jpg?key={query}#{fragment}")
-    assert shown == f"{scheme}://host/a.jpg?…"
-
-
-@given(st.text())
-def test_redact_is_idempotent(url: str) -> None:
-    assert redact(redact(url)) == redact(url)
-
-
-@pytest.mark.parametrize(
-    ("url", "scheme"),
-    [
-        ("HTTPS://h/", "https"),
-        ("s3://b/k", "s3"),
-        ("simplecache::http://h/", "simplecache"),
-        ("a.jpg", "file"),
-        ("/a::b/http.jpg", "file"),
-        ("C:a.jpg", "file"),
-    ],
-)
-def test_scheme_of_a_path_is_file(url: str, scheme: str) -> None:
-    assert scheme_of(url) == scheme
 
 
 @pytest.mark.parametrize("url", ["http://h/", "HTTPS://h/", "s3://b/k", "/a.jpg", "a::b.jpg", "file:///a.jpg"])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import os
 import socket
@@ -50,7 +51,9 @@ def with_fetcher(use: Callable[[Fetcher], Awaitable[T]], policy: FetchPolicy = L
 
 
 def fetch(url: str, policy: FetchPolicy = LOOPBACK) -> Fetched:
-    return with_fetcher(lambda fetcher: fetcher.fetch(url), policy)
+    fetched = with_fetcher(lambda fetcher: fetcher.try_fetch(url), policy)
+    assert isinstance(fetched, Fetched)
+    return fetched
 
 
 def fetch_fails(url: str, policy: FetchPolicy = LOOPBACK) -> Unfetched:
@@ -81,8 +84,8 @@ def test_cookies_are_not_kept(web: Web) -> None:
     url = web.reply("/a.jpg", Reply(b"a", headers={"Set-Cookie": "who=you"}))
 
     async def twice(fetcher: Fetcher) -> None:
-        await fetcher.fetch(url)
-        await fetcher.fetch(url)
+        await fetcher.try_fetch(url)
+        await fetcher.try_fetch(url)
 
     with_fetcher(twice)
     assert "Cookie" not in web.headers["/a.jpg"]
@@ -139,7 +142,7 @@ def test_a_quoted_url_is_sent_as_it_stands(web: Web) -> None:
         async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
             fetcher = Fetcher(LOOPBACK)
-            await fetcher.fetch(f"http://127.0.0.1:{port}/a%2Fb%41?x=%2F%41%3B+")
+            await fetcher.try_fetch(f"http://127.0.0.1:{port}/a%2Fb%41?x=%2F%41%3B+")
             await fetcher.aclose()
         return b"".join(lines)
 
@@ -163,9 +166,9 @@ def test_a_final_status_is_not_asked_again(web: Web, status: int, error: type[Fe
     assert web.requests["/a.jpg"] == unfetched.attempts == 1
 
 
-def test_fetch_raises_what_try_fetch_returns(web: Web) -> None:
-    with pytest.raises(MissingError, match=r"cannot fetch 'http://.*/gone.jpg\?…': the server answers 404 Not Found$"):
-        fetch(web.url("/gone.jpg?sig=secret"))
+def test_a_failure_says_what_and_why_without_secrets(web: Web) -> None:
+    unfetched = fetch_fails(web.url("/gone.jpg?sig=secret"))
+    assert str(unfetched.error) == f"cannot fetch '{web.url('/gone.jpg')}?…': the server answers 404 Not Found"
 
 
 def test_a_passing_status_is_asked_again_until_it_passes(web: Web) -> None:
@@ -215,8 +218,8 @@ def test_the_time_bounds_the_whole_answer(web: Web, reply: Reply) -> None:
 def test_the_wait_for_a_turn_at_a_busy_host_is_not_its_fault(web: Web) -> None:
     urls = [web.reply(f"/{number}.jpg", Reply(b"a", delay_s=0.15)) for number in range(4)]
     policy = FetchPolicy(timeout_s=0.4, retries=0, connections_per_host=1, allow_private=True)
-    fetched = with_fetcher(lambda fetcher: asyncio.gather(*map(fetcher.fetch, urls)), policy)
-    assert len(fetched) == 4
+    fetched = with_fetcher(lambda fetcher: asyncio.gather(*map(fetcher.try_fetch, urls)), policy)
+    assert fetched == [Fetched(b"a", 1)] * 4
     assert web.at_once_max == 1
 
 
@@ -409,8 +412,8 @@ def test_another_url_is_read_through_fsspec(web: Web) -> None:
 def test_a_host_is_asked_over_few_connections_again_and_again(web: Web) -> None:
     urls = [web.serve(f"/{number}.jpg", bytes(10_000)) for number in range(300)]
     policy = FetchPolicy(connections_per_host=4, allow_private=True)
-    fetched = with_fetcher(lambda fetcher: asyncio.gather(*map(fetcher.fetch, urls)), policy)
-    assert [len(each.data) for each in fetched] == [10_000] * 300
+    fetched = with_fetcher(lambda fetcher: asyncio.gather(*map(fetcher.try_fetch, urls)), policy)
+    assert fetched == [Fetched(bytes(10_000), 1)] * 300
     assert web.connections <= 4
     assert web.at_once_max <= 4
 
@@ -419,23 +422,41 @@ def test_a_fetch_can_be_cancelled(web: Web) -> None:
     url = web.reply("/a.jpg", Reply(fault="drip"))
     web.serve("/b.jpg", b"b")
 
-    async def main(fetcher: Fetcher) -> Fetched:
-        task = asyncio.create_task(fetcher.fetch(url))
+    async def main(fetcher: Fetcher) -> Fetched | Unfetched:
+        task = asyncio.create_task(fetcher.try_fetch(url))
         await asyncio.to_thread(web.wait_until_asked, "/a.jpg")
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        return await fetcher.fetch(web.url("/b.jpg"))
+        return await fetcher.try_fetch(web.url("/b.jpg"))
 
-    assert with_fetcher(main, FetchPolicy(connections_per_host=1, allow_private=True)).data == b"b"
+    assert with_fetcher(main, FetchPolicy(connections_per_host=1, allow_private=True)) == Fetched(b"b", 1)
 
 
-def test_a_fetcher_that_was_closed_opens_again(web: Web) -> None:
+def test_closing_cancels_what_still_runs_or_waits(web: Web) -> None:
+    """At once, and without a new session that nobody would close (its warning would fail this test)."""
+    url = web.reply("/a.jpg", Reply(fault="drip"))
+
+    async def main() -> list[Fetched | Unfetched | BaseException]:
+        fetcher = Fetcher(FetchPolicy(connections_per_host=1, allow_private=True))
+        fetches = [asyncio.create_task(fetcher.try_fetch(url)) for _ in range(3)]
+        await asyncio.to_thread(web.wait_until_asked, "/a.jpg")
+        await fetcher.aclose()
+        return await asyncio.gather(*fetches, return_exceptions=True)
+
+    assert [type(result) for result in asyncio.run(main())] == [asyncio.CancelledError] * 3
+    gc.collect()
+    assert web.requests["/a.jpg"] == 1
+
+
+def test_a_closed_fetcher_opens_no_new_session(web: Web) -> None:
     url = web.serve("/a.jpg", b"a")
 
-    async def main(fetcher: Fetcher) -> Fetched:
-        await fetcher.fetch(url)
+    async def main(fetcher: Fetcher) -> None:
+        await fetcher.try_fetch(url)
         await fetcher.aclose()
-        return await fetcher.fetch(url)
+        with pytest.raises(asyncio.CancelledError, match="the fetcher is closed"):
+            await fetcher.try_fetch(url)
 
-    assert with_fetcher(main).data == b"a"
+    with_fetcher(main)
+    assert web.requests["/a.jpg"] == 1

@@ -11,7 +11,8 @@ from PIL import Image
 from pipeline.domain import Recipe
 from pipeline.errors import StoreError
 from pipeline.stages.picture import Picture
-from pipeline.stages.store import local_folder, store_image
+from pipeline.stages.store import store_image
+from pipeline.storage import open_folder
 
 PICTURE = Picture(Image.new("RGB", (30, 20), "red"), "PNG")
 
@@ -92,7 +93,7 @@ def test_destination_below_a_file_is_told(tmp_path):
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")
 def test_missing_permission_is_told(tmp_path):
     tmp_path.chmod(0o500)
-    with pytest.raises(StoreError, match="Permission denied"):
+    with pytest.raises(StoreError, match="permission denied"):
         store_image(PICTURE, "cat", str(tmp_path), Recipe())
 
 
@@ -120,9 +121,17 @@ def test_unknown_protocol_is_told():
         store_image(PICTURE, "cat", "nosuch://x", Recipe())
 
 
-@pytest.mark.parametrize(
-    ("destination", "folder"),
-    [("out", Path("out")), ("/a/b", Path("/a/b")), ("file:///a%20b", Path("/a b")), ("s3://bucket", None)],
-)
-def test_local_folder(destination, folder):
-    assert local_folder(destination) == folder
+@pytest.mark.parametrize("scheme", ["", "file://", "local://"])
+def test_images_are_stored_where_others_open_the_destination(tmp_path, scheme):
+    destination = f"{scheme}{tmp_path}/a%20b c"
+    _, folder = open_folder(destination)
+    assert store_image(PICTURE, "cat", destination, Recipe()).output == f"{folder}/cat.jpg"
+    assert files_below(tmp_path) == ["a%20b c/cat.jpg"]
+
+
+@pytest.mark.parametrize("key", ["cat", "../cat"])
+def test_errors_do_not_show_the_secrets_of_a_destination(key):
+    with pytest.raises(StoreError) as caught:
+        store_image(PICTURE, key, "nosuch://user:secret@host/out", Recipe())
+    assert "nosuch://host/out" in str(caught.value)
+    assert "secret" not in str(caught.value)

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -9,11 +11,17 @@ from redis import Redis
 
 from pipeline.domain import FetchPolicy, Job, Progress, Recipe
 from pipeline.errors import JobConflictError, JobNotFoundError, LeaseLostError, StateError
-from pipeline.state import FINISHED_TTL_S, JobStore
+from pipeline.state import FINISHED_TTL_S, JobStore, driver
 
 JOB = Job("1-photos", "photos/", "out/")
 RUNNING = Progress(JOB.id, "processing", total=4, stored=1, done_by_stage={"fetch": 2}, seconds_by_stage={"fetch": 0.5})
 DONE = replace(RUNNING, status="completed", stored=4)
+
+
+def ended_pid() -> int:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        pass
+    return process.pid
 
 
 def test_a_new_job_is_queued_and_has_the_stages_of_its_recipe(store: JobStore) -> None:
@@ -140,6 +148,27 @@ def test_only_one_driver_holds_a_job(store: JobStore) -> None:
     store.acquire(JOB).release()
 
 
+def test_a_driver_that_died_on_this_machine_is_succeeded_at_once(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.create(JOB)
+    with monkeypatch.context() as dead:
+        dead.setattr(os, "getpid", lambda: ended_pid())
+        store.acquire(JOB)
+    store.acquire(JOB).release()
+
+
+def test_a_driver_in_another_container_is_not_taken_for_dead(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have the same host's name, and a process id that here nobody has."""
+    store.create(JOB)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(os, "getpid", lambda: ended_pid())
+        elsewhere.setattr(driver, "pid_scope", lambda: "another container")
+        store.acquire(JOB)
+    with pytest.raises(JobConflictError, match="is being run by"):
+        store.acquire(JOB)
+
+
 def test_a_driver_that_lets_go_leaves_a_stalled_job(store: JobStore) -> None:
     store.create(JOB)
     with store.acquire(JOB) as lease:
@@ -226,6 +255,18 @@ def test_jobs_are_listed_newest_first_and_forgotten_when_expired(store: JobStore
     assert [job for job, _ in store.jobs()] == [jobs[4], jobs[2], jobs[1], jobs[0]]
     assert [progress.job_id for _, progress in store.jobs(limit=2)] == ["4-photos", "2-photos"]
     assert redis.zscore("jobs", "3-photos") is None
+
+
+@pytest.mark.parametrize(("field", "value"), [("spec", "{}"), ("total", "many")])
+def test_a_job_that_cannot_be_read_hides_no_other(
+    store: JobStore, redis: Redis, caplog: pytest.LogCaptureFixture, field: str, value: str
+) -> None:
+    for number in range(3):
+        store.create(replace(JOB, id=f"{number}-photos"))
+    redis.hset("job:1-photos", field, value)
+    assert [job.id for job, _ in store.jobs()] == ["2-photos", "0-photos"]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "job '1-photos'" in caplog.text
 
 
 def test_the_list_shows_stalled_jobs(store: JobStore) -> None:

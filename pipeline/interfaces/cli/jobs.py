@@ -12,14 +12,8 @@ from rich.table import Table
 import pipeline
 from pipeline.domain import Progress
 from pipeline.interfaces.cli import exits, follow
+from pipeline.interfaces.cli.options import AsJson, ClusterOption, JobId
 from pipeline.interfaces.cli.views import count_done, describe, name_collection, open_console, summary, write_json
-
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id; `pipeline jobs` lists them.")]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON lines on standard output, and nothing else there.")]
-ClusterOption = Annotated[
-    str | None,
-    typer.Option("--cluster", metavar="ADDRESS", envvar="PIPELINE_CLUSTER", help="A Dask scheduler; else a local one."),
-]
 
 
 def jobs(

@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 import pipeline
-from pipeline.interfaces.cli.jobs import AsJson
-from pipeline.interfaces.cli.run import (
+from pipeline.interfaces.cli.options import (
     AllowPrivate,
+    AsJson,
     Enhance,
+    Enlarge,
     FitOption,
     FormatOption,
     MaxHeight,
@@ -37,6 +38,7 @@ def plan(
     format: FormatOption = None,
     quality: Quality = None,
     enhance: Enhance = None,
+    enlarge: Enlarge = None,
     workers: Annotated[int | None, typer.Option(min=1, help="The cores to estimate for (this machine's).")] = None,
     url_column: UrlColumn = "url",
     allow_private: AllowPrivate = None,
@@ -50,6 +52,7 @@ def plan(
         "format": format,
         "quality": quality,
         "enhance": enhance,
+        "enlarge": enlarge,
     }
     chosen = make_recipe(recipe, options)
     with Console(stderr=True).status("Trying a sample …"):

@@ -17,6 +17,7 @@ from rich.text import Text
 from pipeline.domain import Job, Progress
 from pipeline.interfaces.style import COLOUR_BY_STAGE
 from pipeline.interfaces.wording import format_bytes, format_seconds
+from pipeline.urls import redact
 
 # A log gets a line at most this often, and one whenever the status changes.
 LINE_INTERVAL_S: Final = 5.0
@@ -62,13 +63,27 @@ class BarsView:
         self._live.update(render_bars(self._job, progress))
 
 
+class _Pace:
+    """Lets a snapshot pass if the last one is not recent, or says another status."""
+
+    def __init__(self, interval_s: float) -> None:
+        self._interval_s = interval_s
+        self._status, self._seconds = "", -interval_s
+
+    def allows(self, progress: Progress) -> bool:
+        if progress.status == self._status and progress.seconds - self._seconds < self._interval_s:
+            return False
+        self._status, self._seconds = progress.status, progress.seconds
+        return True
+
+
 class LinesView:
     """A line now and then, where there is no terminal."""
 
     def __init__(self, job: Job, console: Console) -> None:
         self._job = job
         self._console = console
-        self._shown: tuple[str, float] = ("", -LINE_INTERVAL_S)
+        self._pace = _Pace(LINE_INTERVAL_S)
 
     def __enter__(self) -> Self:
         return self
@@ -78,18 +93,15 @@ class LinesView:
 
     def show(self, progress: Progress) -> None:
         """Print a line, unless the last one is recent and says the same status."""
-        status, seconds = self._shown
-        if progress.status != status or progress.seconds - seconds >= LINE_INTERVAL_S:
+        if self._pace.allows(progress):
             self._console.print(f"{self._job.id} {describe(progress)}", markup=False, highlight=False, soft_wrap=True)
-            self._shown = (progress.status, progress.seconds)
 
 
 class JsonView:
     """JSON lines on standard output: snapshots, then a summary."""
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        self._shown: tuple[str, float] = ("", -JSON_INTERVAL_S)
+    def __init__(self) -> None:
+        self._pace = _Pace(JSON_INTERVAL_S)
 
     def __enter__(self) -> Self:
         return self
@@ -99,10 +111,8 @@ class JsonView:
 
     def show(self, progress: Progress) -> None:
         """Print a snapshot, unless the last one is recent and says the same status."""
-        status, seconds = self._shown
-        if progress.status != status or progress.seconds - seconds >= JSON_INTERVAL_S:
+        if self._pace.allows(progress):
             write_json(summary(progress) | {"done_by_stage": dict(progress.done_by_stage), "eta": progress.eta_seconds})
-            self._shown = (progress.status, progress.seconds)
 
 
 def open_console(*, stderr: bool = False) -> Console:
@@ -114,7 +124,7 @@ def open_console(*, stderr: bool = False) -> Console:
 def choose_view(job: Job, console: Console, as_json: bool) -> View:
     """Choose the view that fits where the output goes."""
     if as_json:
-        return JsonView(job)
+        return JsonView()
     return BarsView(job, console) if console.is_terminal else LinesView(job, console)
 
 
@@ -159,7 +169,7 @@ def count_done(progress: Progress) -> str:
 
 def name_collection(job: Job) -> str:
     """Say what a job's collection is, briefly: a list given in Python or by the demo has no name of its own."""
-    return "a list" if job.collection.startswith(f"{job.destination}/_ledger/") else short(job.collection)
+    return "a list" if job.collection.startswith(f"{job.destination}/_ledger/") else short(redact(job.collection))
 
 
 def short(place: str) -> str:

@@ -15,7 +15,7 @@ from pipeline.interfaces import style
 from pipeline.interfaces.report import facts
 from pipeline.interfaces.report.charts import draw_hosts, draw_speed, render_figures
 from pipeline.runner.failures import group_failures
-from pipeline.stages.addresses import redact
+from pipeline.urls import redact
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,0 +1,64 @@
+"""The arguments and options that several commands share, and the Recipe that they make."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.domain import FITS, FORMATS, Recipe
+from pipeline.errors import RecipeError
+
+_DEFAULT = Recipe()
+
+RecipeFile = Annotated[
+    Path | None, typer.Option("--recipe", metavar="FILE.toml", help="A recipe's fields; the options below override it.")
+]
+MaxWidth = Annotated[int | None, typer.Option(help=f"The box's width in pixels ({_DEFAULT.max_width}).")]
+MaxHeight = Annotated[int | None, typer.Option(help=f"The box's height in pixels ({_DEFAULT.max_height}).")]
+FitOption = Annotated[
+    str | None, typer.Option(metavar="|".join(FITS), help=f"How an image meets the box ({_DEFAULT.fit}).")
+]
+FormatOption = Annotated[
+    str | None, typer.Option(metavar="|".join(FORMATS), help=f"The output's format ({_DEFAULT.format}).")
+]
+Quality = Annotated[int | None, typer.Option(metavar="1..100", help=f"Of the lossy formats ({_DEFAULT.quality}).")]
+Enhance = Annotated[
+    str | None, typer.Option(metavar="NAME|none", help=f"The enhancement model ({_DEFAULT.enhance or 'none'}).")
+]
+Enlarge = Annotated[bool | None, typer.Option("--enlarge", help="Enlarge images that are smaller than the box.")]
+KeepCopyright = Annotated[
+    bool | None, typer.Option("--keep-copyright", help="Keep the EXIF tags Artist and Copyright; all else is removed.")
+]
+AllowPrivate = Annotated[
+    bool | None, typer.Option("--allow-private", help="Allow sources on addresses that are not public.")
+]
+UrlColumn = Annotated[str, typer.Option(metavar="NAME", help="The manifest's column that holds the URLs.")]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id; `pipeline jobs` lists them.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON lines on standard output, and nothing else there.")]
+ClusterOption = Annotated[
+    str | None,
+    typer.Option("--cluster", metavar="ADDRESS", envvar="PIPELINE_CLUSTER", help="A Dask scheduler; else a local one."),
+]
+
+
+def make_recipe(file: Path | None, options: dict[str, Any]) -> Recipe:
+    """Make a Recipe of a TOML file and of the options that were given, which win.
+
+    Raises
+    ------
+    RecipeError
+        If the file cannot be read, or a field is unknown or out of range.
+    """
+    values: dict[str, Any] = {}
+    if file:
+        try:
+            values = tomllib.loads(file.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise RecipeError(f"cannot read the recipe {str(file)!r}: {error}") from error
+    values |= {name: value for name, value in options.items() if value is not None}
+    if values.get("enhance") == "none":
+        values["enhance"] = None
+    return Recipe.from_mapping(values)
