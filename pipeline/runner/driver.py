@@ -262,7 +262,8 @@ class Driver:
                         core.finish_stage(number, stage)
                     elif stage == "store":
                         self._handle_loss(core, client, number)
-                case Counted(total):
+                # At the end of the collection the total is known better: a count does not see what is listed twice.
+                case Counted(total) if not core.is_exhausted:
                     core.total = total
                 case CancelRequested():
                     core.is_cancelled = True

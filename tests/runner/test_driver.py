@@ -88,6 +88,13 @@ def test_thousands_of_failed_images_are_retried_against_the_right_total(tmp_path
 
 
 @pytest.mark.usefixtures("redis_url")
+def test_a_long_collection_that_lists_images_twice_ends_at_what_it_has(tmp_path: Path, client: Client) -> None:
+    missing = [tmp_path / f"{number}.jpg" for number in range(2100)]
+    progress = pipeline.run(missing + missing, tmp_path / "out", SMALL, client=client).wait()
+    assert (progress.total, progress.failed, progress.percent) == (2100, 2100, 100)
+
+
+@pytest.mark.usefixtures("redis_url")
 def test_retrying_a_job_without_failures_does_nothing(photographs: Path, tmp_path: Path, client: Client) -> None:
     job = pipeline.run(photographs, tmp_path, SMALL, client=client)
     done = job.wait()
