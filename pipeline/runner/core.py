@@ -18,7 +18,7 @@ from pipeline.urls import redact
 # How often an image that is alone in the cluster may lose its worker before it is blamed for it.
 MAX_LOSSES_ALONE: Final = 2
 
-# The tasks of a batch cost Dask some ten milliseconds in all: little beside half a second of work.
+# The tasks of a batch cost driver and scheduler some thirty milliseconds in all: little beside half a second of work.
 BATCH_WORK_S: Final = 0.5
 
 # The decoded images of a batch wait in memory between stages: 32 of 1024 x 768 are 75 MB.

@@ -77,7 +77,17 @@ class _Pace:
         return True
 
 
-class LinesView:
+class _Stream:
+    """What only writes has nothing to open and nothing to close."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class LinesView(_Stream):
     """A line now and then, where there is no terminal."""
 
     def __init__(self, job: Job, console: Console) -> None:
@@ -85,29 +95,17 @@ class LinesView:
         self._console = console
         self._pace = _Pace(LINE_INTERVAL_S)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
     def show(self, progress: Progress) -> None:
         """Print a line, unless the last one is recent and says the same status."""
         if self._pace.allows(progress):
             self._console.print(f"{self._job.id} {describe(progress)}", markup=False, highlight=False, soft_wrap=True)
 
 
-class JsonView:
+class JsonView(_Stream):
     """JSON lines on standard output: snapshots, then a summary."""
 
     def __init__(self) -> None:
         self._pace = _Pace(JSON_INTERVAL_S)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
     def show(self, progress: Progress) -> None:
         """Print a snapshot, unless the last one is recent and says the same status."""
