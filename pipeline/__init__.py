@@ -16,9 +16,9 @@ from pipeline.domain import Failure, FetchPolicy, Item, Job, Outcome, Progress, 
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
-    from pipeline.catalogue import ModelCard, models
+    from pipeline.catalogue import ModelCard
     from pipeline.job import JobHandle
-    from pipeline.launch import attach, jobs, run
+    from pipeline.launch import attach, jobs, models, run
     from pipeline.sample import Plan, Preview, plan, preview
 
 __version__ = "0.1.0"
@@ -48,9 +48,9 @@ __all__ = [
 
 _HOME_BY_NAME: Final = {
     "JobHandle": "pipeline.job",
-    **dict.fromkeys(("attach", "jobs", "run"), "pipeline.launch"),
+    "ModelCard": "pipeline.catalogue",
+    **dict.fromkeys(("attach", "jobs", "models", "run"), "pipeline.launch"),
     **dict.fromkeys(("Plan", "Preview", "plan", "preview"), "pipeline.sample"),
-    **dict.fromkeys(("ModelCard", "models"), "pipeline.catalogue"),
 }
 
 

@@ -58,6 +58,8 @@ class Recipe:
         box's size; ``fill`` stretches.
     enhance : str or None
         A model's name in the catalogue, or None for no enhancement.
+    strength : float
+        0 to 1: how much of the enhanced image is blended with the one that would be stored without the model.
     format : {"jpeg", "webp", "avif", "png", "same"}
         The output's format; ``same`` keeps the source's.
     quality : int
@@ -78,7 +80,8 @@ class Recipe:
     max_width: int = 1024
     max_height: int = 1024
     fit: Fit = "inside"
-    enhance: str | None = None
+    enhance: str | None = "restore"
+    strength: float = 1.0
     format: Format = "jpeg"
     quality: int = 80
     enlarge: bool = False
@@ -95,6 +98,10 @@ class Recipe:
             _require_one_of(name, getattr(self, name), (True, False))
         if not isinstance(self.background, str) or not re.fullmatch(r"#[0-9a-fA-F]{6}", self.background):
             raise RecipeError(f"background is {self.background!r}; allowed is #rrggbb, such as #ffffff")
+        if not _is_number(self.strength) or not 0 <= self.strength <= 1:
+            raise RecipeError(f"strength is {self.strength!r}; allowed is a number from 0 to 1")
+        # 1 and 1.0 are one Recipe, with one fingerprint.
+        object.__setattr__(self, "strength", float(self.strength))
         if self.enhance is not None and (not isinstance(self.enhance, str) or not self.enhance):
             raise RecipeError(f"enhance is {self.enhance!r}; allowed is a model's name, or none")
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
-from pipeline.domain import Item, Job, Progress
+from pipeline.catalogue import ModelCard, find_model, inspect_model
+from pipeline.domain import Item, Job, Progress, Recipe
 from pipeline.errors import ClusterError, StateError
 from pipeline.settings import Settings
 from pipeline.sources import open_collection
@@ -171,12 +172,12 @@ class JobHandle:
         before = self._store.progress(self.id)
         if only_failed and before.status == "completed" and not before.failed:
             return before
+        card = choose_model(self.job.recipe, self._settings)
         lease = self._store.acquire(self.job)
         try:
             items = self._items(only_failed, was_completed=before.status == "completed")
-            driver = Driver(
-                self.job, items, lease, self._store.progress(self.id), connect_cluster, self._storage_options
-            )
+            latest = self._store.progress(self.id)
+            driver = Driver(self.job, items, lease, latest, connect_cluster, card, self._storage_options)
         except BaseException:
             with contextlib.suppress(StateError):
                 lease.release()
@@ -218,6 +219,17 @@ class JobHandle:
         from pipeline.runner.ledger import Ledger
 
         return Ledger(self.job.destination, self.id, self._storage_options)
+
+
+def choose_model(recipe: Recipe, settings: Settings) -> ModelCard | None:
+    """Find the Recipe's model, and make sure that it can be used; None if it asks for none.
+
+    Raises
+    ------
+    ModelError
+        If there is no model of that name, or it cannot be used.
+    """
+    return inspect_model(find_model(recipe.enhance, settings.models)) if recipe.enhance else None
 
 
 def choose_cluster(

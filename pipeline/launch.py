@@ -13,10 +13,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from pipeline.catalogue import find_model
+from pipeline.catalogue import ModelCard, list_models
 from pipeline.domain import FetchPolicy, Job, Recipe
 from pipeline.errors import DestinationError, LedgerError
-from pipeline.job import JobHandle, choose_cluster
+from pipeline.job import JobHandle, choose_cluster, choose_model
 from pipeline.settings import Settings
 from pipeline.sources import first_item, open_collection
 from pipeline.state import JobStore, connect
@@ -92,8 +92,7 @@ def run(
     recipe = recipe or Recipe()
     if not isinstance(collection, str | os.PathLike):
         collection = list(collection)
-    if recipe.enhance:
-        find_model(recipe.enhance)
+    choose_model(recipe, settings)
     policy = FetchPolicy(
         timeout, retries, allow_private=settings.allow_private if allow_private is None else allow_private
     )
@@ -128,6 +127,17 @@ def attach(job_id: str, *, storage_options: Mapping[str, Any] | None = None) -> 
     settings = Settings.from_environ()
     store = _store_of(settings)
     return JobHandle(store.load_job(job_id), store, settings, storage_options)
+
+
+def models() -> list[ModelCard]:
+    """List the enhancement models that a Recipe may name: the shipped ones, then those that were registered.
+
+    Raises
+    ------
+    ModelError
+        If the settings file that registers models (``PIPELINE_MODELS``) cannot be read.
+    """
+    return list_models(Settings.from_environ().models)
 
 
 def jobs(limit: int = 50) -> list[JobHandle]:

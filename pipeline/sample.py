@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 
 from pipeline.domain import FetchPolicy, Item, Job, Outcome, Recipe
 from pipeline.errors import StageError, error_named
+from pipeline.job import choose_model
 from pipeline.runner.images import Carried, Equipment
 from pipeline.settings import Settings
 from pipeline.sources import first_item, open_collection
@@ -234,12 +235,14 @@ async def _fetch_together(equipment: Equipment, items: Sequence[Item]) -> list[C
 def _trial(
     recipe: Recipe, storage_options: Mapping[str, Any] | None, allow_private: bool | None
 ) -> Iterator[Equipment]:
+    settings = Settings.from_environ()
     if allow_private is None:
-        allow_private = Settings.from_environ().allow_private
+        allow_private = settings.allow_private
+    card = choose_model(recipe, settings)
     with tempfile.TemporaryDirectory(prefix="pipeline-") as folder:
         policy = FetchPolicy(timeout_s=TRIAL_TIMEOUT_S, retries=0, allow_private=allow_private)
         job = Job("trial", "a sample", folder, recipe, policy)
-        equipment = Equipment(job, storage_options)
+        equipment = Equipment(job, card, storage_options)
         try:
             yield equipment
         finally:

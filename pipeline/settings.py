@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from platformdirs import user_data_path
+from platformdirs import user_config_path, user_data_path
 
 from pipeline.errors import SettingsError
 
@@ -27,12 +27,15 @@ class Settings:
         ``PIPELINE_ALLOW_PRIVATE``: whether sources may be on addresses that are not public.
     data_dir : Path
         ``PIPELINE_DATA_DIR``: the embedded server's files.
+    models : Path
+        ``PIPELINE_MODELS``: the file in which an operator registers enhancement models; it need not exist.
     """
 
     redis_url: str | None = None
     cluster: str | None = None
     allow_private: bool = False
     data_dir: Path = field(default_factory=lambda: user_data_path("image-pipeline"))
+    models: Path = field(default_factory=lambda: user_config_path("image-pipeline") / "models.toml")
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> Self:
@@ -43,12 +46,16 @@ class Settings:
         SettingsError
             If a variable has a value that means nothing.
         """
-        data_dir = environ.get("PIPELINE_DATA_DIR")
+        paths = {
+            name: Path(environ[variable])
+            for name, variable in (("data_dir", "PIPELINE_DATA_DIR"), ("models", "PIPELINE_MODELS"))
+            if environ.get(variable)
+        }
         return cls(
             redis_url=environ.get("REDIS_URL") or None,
             cluster=environ.get("PIPELINE_CLUSTER") or None,
             allow_private=_read_flag(environ, "PIPELINE_ALLOW_PRIVATE"),
-            data_dir=Path(data_dir) if data_dir else user_data_path("image-pipeline"),
+            **paths,
         )
 
 

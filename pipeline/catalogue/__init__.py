@@ -1,7 +1,8 @@
-"""The enhancement models: what there is, and how to load one by its name."""
+"""The enhancement models: what there is, and how to load one."""
 
 from __future__ import annotations
 
-from pipeline.catalogue.cards import EnhancementModel, ModelCard, find_model, load_model, models
+from pipeline.catalogue.cards import ModelCard, find_model, list_models
+from pipeline.catalogue.loading import EnhancementModel, inspect_model, load_model
 
-__all__ = ["EnhancementModel", "ModelCard", "find_model", "load_model", "models"]
+__all__ = ["EnhancementModel", "ModelCard", "find_model", "inspect_model", "list_models", "load_model"]

@@ -1,18 +1,12 @@
-"""The catalogue: every model that a Recipe may name. Keras is imported only when one is loaded."""
+"""The catalogue: every model that a Recipe may name, the shipped ones and those that an operator has registered."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
-from typing import Final
+from typing import Final, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from pipeline.catalogue.inference import Infer, prepare_inference
+from pipeline.catalogue.registry import read_registry
 from pipeline.errors import ModelError
 
 WEIGHTS: Final = Path(__file__).parent / "weights"
@@ -25,37 +19,73 @@ class ModelCard:
     Attributes
     ----------
     name : str
-        As in a Recipe; its network is ``weights/NAME.keras``.
+        As in a Recipe.
     description : str
         One line for users.
-    scale : int
+    scale : {1, 2}
         Pixels of output a side for each pixel of input.
     sha256 : str
-        Of the network's file.
-    parameters : int
-        Weights in the network.
-    halo : int
+        Of the network's file, in hexadecimal digits.
+    url : str
+        The network's ``.keras`` file: a path, or a URL that fsspec opens.
+    parameters : int or None
+        Weights in the network; None until a registered one has been inspected.
+    halo : int or None
         Pixels on each side that an output pixel may depend on (the radius of the receptive field), rounded up to a
-        multiple of the network's stride, if it has one.
+        multiple of the network's stride, if it has one; None until a registered one has been inspected.
+    precision : {"f32", "bf16"}
+        What OpenVINO may compute its convolutions in, where the processor can.
+    figures : str
+        What it was measured to gain, for users; empty if nothing is known.
     """
 
     name: str
     description: str
     scale: int
     sha256: str
-    parameters: int
-    halo: int
+    url: str
+    parameters: int | None = None
+    halo: int | None = None
+    precision: Literal["f32", "bf16"] = "f32"
+    figures: str = ""
 
     @property
-    def path(self) -> Path:
-        """The network's file."""
-        return WEIGHTS / f"{self.name}.keras"
+    def label(self) -> str:
+        """Name and start of the hash, ``name@1a2b3c4d``: what the ledger keeps."""
+        return f"{self.name}@{self.sha256[:8]}"
+
+    @property
+    def is_shipped(self) -> bool:
+        """Whether it comes with the package."""
+        return self in _SHIPPED
 
 
-_CARDS: Final = (
-    ModelCard(
-        name="sharpen",
-        description="an unsharp mask (sigma 1 pixel, amount 0.6) with fixed weights: crisper edges, nothing learnt",
+def _shipped(name: str, description: str, **facts: object) -> ModelCard:
+    return ModelCard(name, description, url=str(WEIGHTS / f"{name}.keras"), **facts)  # type: ignore[arg-type]
+
+
+_SHIPPED: Final = (
+    _shipped(
+        "restore",
+        "removes noise, JPEG artefacts and slight blur; clean photographs stay as they are",
+        scale=1,
+        sha256="1ed57d32afa80d837bd4a2e2a82e569e9c6c941881d2ac6efebe4a272b0f3baf",
+        parameters=32_780,
+        halo=12,
+        precision="bf16",
+    ),
+    _shipped(
+        "upscale2x",
+        "doubles the size of images that are smaller than the box, sharper than interpolation",
+        scale=2,
+        sha256="3da31395be5551c3c59797711ad1ee2f37fe99df85bab816bbee554c521da48d",
+        parameters=41_356,
+        halo=6,
+        precision="bf16",
+    ),
+    _shipped(
+        "sharpen",
+        "an unsharp mask (sigma 1 pixel, amount 0.6) with fixed weights: crisper edges, nothing learnt",
         scale=1,
         sha256="c97e9600583f1c6a3674c558801177ef9f33301de498b901f84defe31381c28c",
         parameters=147,
@@ -64,54 +94,30 @@ _CARDS: Final = (
 )
 
 
-class EnhancementModel:
-    """A loaded model. Threads may share one: their predictions take turns, each on all cores.
+def list_models(registry: Path | None = None) -> list[ModelCard]:
+    """List the catalogue: the shipped models, then the registered ones by name.
 
     Parameters
     ----------
-    card : ModelCard
-    infer : callable
-        From and to float32, shape (N, H, W, 3), values 0 to 1.
+    registry : Path, optional
+        The operator's settings file, see `pipeline.catalogue.registry`; none if it does not exist.
+
+    Raises
+    ------
+    ModelError
+        If the file cannot be read, or registers something that is no model.
     """
-
-    def __init__(self, card: ModelCard, infer: Infer) -> None:
-        self.card = card
-        self._infer = infer
-        # A request for each thread, on fewer cores each, was measured to be no faster.
-        self._turn = Lock()
-
-    @property
-    def label(self) -> str:
-        """Name and start of the hash, ``name@1a2b3c4d``: what the ledger keeps."""
-        return f"{self.card.name}@{self.card.sha256[:8]}"
-
-    @property
-    def halo(self) -> int:
-        """The card's: pixels on each side that an output pixel may depend on."""
-        return self.card.halo
-
-    def predict(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Run the network.
-
-        Parameters
-        ----------
-        tiles : ndarray of float32, shape (N, H, W, 3)
-            Values 0 to 1. A new H or W costs a compilation on some backends; N may vary freely.
-
-        Returns
-        -------
-        ndarray of float32, shape (N, H, W, 3)
-        """
-        with self._turn:
-            return self._infer(tiles)
+    registered = [
+        ModelCard(name, entry.description, entry.scale, entry.sha256, entry.url)
+        for name, entry in sorted(read_registry(registry).items() if registry else ())
+    ]
+    for card in registered:
+        if any(card.name == shipped.name for shipped in _SHIPPED):
+            raise ModelError(f"{str(registry)!r} registers {card.name!r}, a name of the package; choose another one")
+    return [*_SHIPPED, *registered]
 
 
-def models() -> list[ModelCard]:
-    """List the catalogue."""
-    return list(_CARDS)
-
-
-def find_model(name: str) -> ModelCard:
+def find_model(name: str, registry: Path | None = None) -> ModelCard:
     """Look a model up.
 
     Raises
@@ -119,37 +125,8 @@ def find_model(name: str) -> ModelCard:
     ModelError
         If the catalogue has none of that name.
     """
-    for card in _CARDS:
+    cards = list_models(registry)
+    for card in cards:
         if card.name == name:
             return card
-    raise ModelError(f"no model is named {name!r}; there are: {', '.join(card.name for card in _CARDS)}")
-
-
-def load_model(name: str) -> EnhancementModel:
-    """Load a model's network with Keras, on OpenVINO unless ``KERAS_BACKEND`` or an earlier import says otherwise.
-
-    The file's hash is checked first: Keras' ``safe_mode`` is no sandbox, so nothing that is not in the catalogue is
-    ever loaded.
-
-    Raises
-    ------
-    ModelError
-        If the catalogue has none of that name, or its file is missing, altered or unusable.
-    """
-    card = find_model(name)
-    try:
-        sha256 = hashlib.sha256(card.path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise ModelError(f"cannot load model {name!r}: {error}") from error
-    if sha256 != card.sha256:
-        raise ModelError(
-            f"cannot load model {name!r}: its file's SHA-256 is {sha256}, the catalogue says {card.sha256}"
-        )
-    os.environ.setdefault("KERAS_BACKEND", "openvino")
-    try:
-        import keras
-
-        infer = prepare_inference(keras.saving.load_model(card.path, compile=False, safe_mode=True))
-    except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
-        raise ModelError(f"cannot load model {name!r} with {os.environ['KERAS_BACKEND']}: {error}") from error
-    return EnhancementModel(card, infer)
+    raise ModelError(f"no model is named {name!r}; there are: {', '.join(card.name for card in cards)}")

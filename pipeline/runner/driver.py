@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from distributed import Client, Future, KilledWorker
 
+from pipeline.catalogue import ModelCard
 from pipeline.domain import Item, Job, JobStatus, Progress, Stage
 from pipeline.errors import ClusterError, LeaseLostError, PipelineError, WorkerLostError
 from pipeline.runner.buffer import OutcomeBuffer
@@ -89,6 +90,8 @@ class Driver:
         The job's last snapshot: what stays of it are its id and the time it was created.
     connect : callable
         Returns the context manager of a `distributed.Client`.
+    card : ModelCard, optional
+        The Recipe's model; None if it asks for none.
     storage_options : mapping, optional
         As in fsspec.
     equipment_type : type, optional
@@ -102,6 +105,7 @@ class Driver:
         lease: Lease,
         before: Progress,
         connect: Callable[[], AbstractContextManager[Client]],
+        card: ModelCard | None = None,
         storage_options: Mapping[str, Any] | None = None,
         equipment_type: type[Equipment] = Equipment,
     ) -> None:
@@ -110,6 +114,7 @@ class Driver:
         self._lease = lease
         self._before = before
         self._connect = connect
+        self._card = card
         self._storage_options = storage_options
         self._equipment_type = equipment_type
         self._ledger = Ledger(job.destination, job.id, storage_options)
@@ -293,7 +298,7 @@ class Driver:
     @contextlib.contextmanager
     def _equipped(self, client: Client) -> Iterator[None]:
         """Have every worker make the job's Equipment before its first task, and drop it at the end."""
-        plugin = EquipWorker(self.job, self._storage_options, self._equipment_type)
+        plugin = EquipWorker(self.job, self._card, self._storage_options, self._equipment_type)
         try:
             client.register_plugin(plugin)
         except ImportError as error:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
 
-from pipeline.catalogue import EnhancementModel, load_model
+from pipeline.catalogue import EnhancementModel, ModelCard, load_model
 from pipeline.domain import Failure, Item, Job, Outcome, Stage
 from pipeline.stages.enhance import enhance_image
 from pipeline.stages.fetch import Fetcher, Unfetched
@@ -82,20 +82,30 @@ class Equipment:
     Parameters
     ----------
     job : Job
+    card : ModelCard, optional
+        The Recipe's model; None if it asks for none.
     storage_options : mapping, optional
         As in fsspec, for the source and the destination.
+    threads : int
+        How many images are handled at once.
 
     Raises
     ------
     ModelError
-        If the Recipe's model is unknown or its file is not the one in the catalogue.
+        If the model's file is missing, altered or unusable.
     """
 
-    def __init__(self, job: Job, storage_options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        job: Job,
+        card: ModelCard | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        threads: int = 1,
+    ) -> None:
         self.job = job
         self.storage_options = storage_options
         self.fetcher = Fetcher(job.fetch, storage_options)
-        self.model: EnhancementModel | None = load_model(job.recipe.enhance) if job.recipe.enhance else None
+        self.model: EnhancementModel | None = load_model(card, threads) if card else None
 
     async def fetch(self, item: Item) -> Carried:
         """Ask for the bytes of `item`."""
@@ -113,7 +123,8 @@ class Equipment:
         picture = None
         with Trial("resize", carried.item) as trial:
             assert isinstance(carried.payload, bytes)
-            picture = resize_image(carried.payload, self.job.recipe)
+            scale = self.model.scale if self.model else 1
+            picture = resize_image(carried.payload, self.job.recipe, model_scale=scale)
         return trial.conclude(carried, picture)
 
     def enhance(self, carried: Carried) -> Carried:
@@ -122,7 +133,7 @@ class Equipment:
         with Trial("enhance", carried.item) as trial:
             assert isinstance(carried.payload, Picture)
             assert self.model is not None
-            picture = enhance_image(carried.payload, self.model)
+            picture = enhance_image(carried.payload, self.model, self.job.recipe.strength)
         return trial.conclude(carried, picture)
 
     def store(self, carried: Carried) -> Carried:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from distributed import Worker, WorkerPlugin, get_worker, secede
 from fsspec.asyn import get_loop
 
+from pipeline.catalogue import ModelCard
 from pipeline.domain import Item, Job, Outcome, Stage
 from pipeline.runner.images import Carried, Equipment
 
@@ -27,17 +28,21 @@ class EquipWorker(WorkerPlugin):  # type: ignore[misc]  # Dask ships no types
     def __init__(
         self,
         job: Job,
+        card: ModelCard | None = None,
         storage_options: Mapping[str, Any] | None = None,
         equipment_type: type[Equipment] = Equipment,
     ) -> None:
         self.name = _plugin_name(job.id)
         self.job = job
+        self.card = card
         self.storage_options = storage_options
         self.equipment_type = equipment_type
 
     async def setup(self, worker: Worker) -> None:
         """Load the model and open the session, before the worker's first task."""
-        self.equipment = await asyncio.to_thread(self.equipment_type, self.job, self.storage_options)
+        self.equipment = await asyncio.to_thread(
+            self.equipment_type, self.job, self.card, self.storage_options, worker.state.nthreads
+        )
 
     async def teardown(self, worker: Worker) -> None:
         """Close the session."""

@@ -20,7 +20,7 @@ from pipeline.stages.codec import (
     translated_errors,
 )
 from pipeline.stages.colour import note_sample_bits, to_scalable, to_srgb
-from pipeline.stages.picture import Picture
+from pipeline.stages.picture import Picture, Placement
 
 Size = tuple[int, int]
 Box = tuple[float, float, float, float]
@@ -60,7 +60,7 @@ class Geometry:
     offset: tuple[int, int]
 
 
-def plan_geometry(size: Size, recipe: Recipe) -> Geometry:
+def plan_geometry(size: Size, recipe: Recipe, growth: int = 1) -> Geometry:
     """Decide how an image comes into the Recipe's box.
 
     Parameters
@@ -70,24 +70,29 @@ def plan_geometry(size: Size, recipe: Recipe) -> Geometry:
     recipe : Recipe
         Its box, `fit` and `enlarge`, as CSS ``object-fit`` and sharp's ``withoutEnlargement`` define them. Sizes
         are rounded as Pillow's ``ImageOps.contain`` and ``fit`` round them, and no side is ever 0.
+    growth : int
+        How many times larger an image may become, a side, even if the Recipe does not enlarge: the model's scale.
     """
     width, height = size
     box = (recipe.max_width, recipe.max_height)
+    largest = box if recipe.enlarge else (min(box[0], growth * width), min(box[1], growth * height))
     crop: Box = (0, 0, width, height)
     if recipe.fit == "fill":
-        scaled = box if recipe.enlarge else (min(box[0], width), min(box[1], height))
+        scaled = largest
     elif recipe.fit == "cover":
-        crop, scaled = _cover(size, box, enlarge=recipe.enlarge)
-    elif not recipe.enlarge and width <= box[0] and height <= box[1]:
-        scaled = size
+        crop, scaled = _cover(size, box, math.inf if recipe.enlarge else growth)
+    elif largest == (growth * width, growth * height):
+        scaled = largest
     else:
-        scaled = _size_inside(size, box)
+        scaled = _size_inside(size, largest if width <= box[0] and height <= box[1] else box)
     canvas = box if recipe.fit == "contain" else scaled
     return Geometry(crop, scaled, canvas, ((canvas[0] - scaled[0]) // 2, (canvas[1] - scaled[1]) // 2))
 
 
-def resize_image(data: bytes, recipe: Recipe, *, max_pixels: int = MAX_PIXELS) -> Picture:
+def resize_image(data: bytes, recipe: Recipe, *, model_scale: int = 1, max_pixels: int = MAX_PIXELS) -> Picture:
     """Decode an image file, convert it to sRGB, scale it (Lanczos) and turn it upright.
+
+    For a model that enlarges, an image that is to grow keeps its size, and has a `Placement`.
 
     Of an animated image, the first frame is taken. Scaling works on gamma-encoded samples, alpha premultiplied;
     ``contain`` lays the image on an opaque canvas.
@@ -97,6 +102,8 @@ def resize_image(data: bytes, recipe: Recipe, *, max_pixels: int = MAX_PIXELS) -
     data : bytes
         A whole image file.
     recipe : Recipe
+    model_scale : int
+        The enhancement model's, which may make an image that many times larger, a side.
     max_pixels : int
         The most pixels (width times height) that the image may have; it is checked before any is decoded.
 
@@ -112,25 +119,65 @@ def resize_image(data: bytes, recipe: Recipe, *, max_pixels: int = MAX_PIXELS) -
         if source_format not in _SCALED_WHILE_DECODED:
             image.load()  # Only then is the orientation known: PNG may have it last, TIFF is turned by Pillow.
         orientation = _read_orientation(image)
-        geometry = plan_geometry(_turned(image.size, orientation), recipe)
+        geometry = plan_geometry(_turned(image.size, orientation), recipe, model_scale)
+        placement = _placement(geometry, recipe.background) if model_scale > 1 else None
+        if placement:
+            geometry = _unscaled(geometry)
         crop, size = _as_stored(geometry, image.size, orientation)
         crop = _decode_near(image, crop, size)
     owner = copyright_block(image) if recipe.keep_copyright else b""
     profile = image.info.get("icc_profile")
     # Profile and orientation after scaling: mostly fewer pixels. CMYK has to be scaled as it is, for its profile.
     upright = _turn_upright(to_srgb(_scale(to_scalable(image), crop, size), profile), orientation)
-    return Picture(_without_metadata(_on_canvas(upright, geometry, recipe.background)), source_format, owner)
+    finished = _on_canvas(upright, geometry, recipe.background)
+    return Picture(_without_metadata(finished), source_format, owner, placement)
 
 
-def _cover(size: Size, box: Size, *, enlarge: bool) -> tuple[Box, Size]:
-    """Crop centrally what sticks out of the box, and scale the rest."""
+def place_image(image: Image.Image, placement: Placement) -> Image.Image:
+    """Do to an enlarged image what `resize_image` left undone: scale it (Lanczos) and lay it on its canvas."""
+    scaled = scale_image(image, placement.size)
+    return _on_canvas(scaled, placement, placement.background)
+
+
+def scale_image(image: Image.Image, size: Size) -> Image.Image:
+    """Scale a whole image with a Lanczos filter; the image itself if it has that size.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        Mode L, LA, RGB or RGBA; alpha is premultiplied while it is scaled.
+    size : tuple of int
+        Width and height.
+    """
+    return _scale(image, (0, 0, *image.size), size)
+
+
+def _placement(geometry: Geometry, background: str) -> Placement | None:
+    """Say what is left to do after a model has enlarged the image; None if the image does not grow."""
+    left, top, right, bottom = geometry.crop
+    if geometry.size[0] <= right - left and geometry.size[1] <= bottom - top:
+        return None
+    return Placement(geometry.size, geometry.canvas, geometry.offset, background)
+
+
+def _unscaled(geometry: Geometry) -> Geometry:
+    """Only crop, at whole pixels."""
+    left, top, right, bottom = map(round, geometry.crop)
+    size = (max(1, right - left), max(1, bottom - top))
+    return Geometry((left, top, left + size[0], top + size[1]), size, size, (0, 0))
+
+
+def _cover(size: Size, box: Size, most: float) -> tuple[Box, Size]:
+    """Crop centrally what sticks out of the box, and scale the rest, to at most `most` times its size."""
     (width, height), (box_width, box_height) = size, box
     scale = max(box_width / width, box_height / height)
-    if scale == 1 or (scale > 1 and not enlarge):
-        # It fits exactly, or would have to grow: it keeps its scale, and is cropped where it is too large.
-        kept = (min(width, box_width), min(height, box_height))
-        column, row = (width - kept[0]) // 2, (height - kept[1]) // 2
-        return (column, row, column + kept[0], row + kept[1]), kept
+    if scale == 1 or scale > most:
+        # It fits exactly, or would have to grow too much: it is cropped where it is then too large.
+        factor = 1 if scale == 1 else int(most)
+        kept = (min(factor * width, box_width), min(factor * height, box_height))
+        used = (-(-kept[0] // factor), -(-kept[1] // factor))
+        column, row = (width - used[0]) // 2, (height - used[1]) // 2
+        return (column, row, column + used[0], row + used[1]), kept
     crop_width = min(width, height * box_width / box_height)
     crop_height = min(height, width * box_height / box_width)
     left, top = (width - crop_width) / 2, (height - crop_height) / 2
@@ -206,7 +253,7 @@ def _scale(image: Image.Image, crop: Box, size: Size) -> Image.Image:
     return scaled
 
 
-def _on_canvas(image: Image.Image, geometry: Geometry, background: str) -> Image.Image:
+def _on_canvas(image: Image.Image, geometry: Geometry | Placement, background: str) -> Image.Image:
     if geometry.canvas == geometry.size:
         return image
     if image.has_transparency_data:

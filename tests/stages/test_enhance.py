@@ -1,17 +1,26 @@
+import dataclasses
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.catalogue import EnhancementModel, find_model, load_model
 from pipeline.errors import EnhanceError
 from pipeline.stages import enhance
-from pipeline.stages.enhance import enhance_image, enhance_pixels
-from pipeline.stages.picture import Picture
+from pipeline.stages.enhance import enhance_image, enhance_pixels, plan_tiles
+from pipeline.stages.picture import Picture, Placement
 
 
 @pytest.fixture(scope="module")
 def sharpen():
-    return load_model("sharpen")
+    return load_model(find_model("sharpen"))
+
+
+@pytest.fixture(scope="module", params=["restore", "upscale2x", "sharpen"])
+def model(request):
+    return load_model(dataclasses.replace(find_model(request.param), precision="f32"))
 
 
 def noise(rows: int, columns: int) -> np.ndarray:
@@ -19,15 +28,29 @@ def noise(rows: int, columns: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "size_rows_cols", [(1, 1), (1, 7), (300, 1), (2, 2), (249, 251), (250, 250), (251, 250), (301, 517)]
+    "size_rows_cols", [(1, 1), (1, 7), (300, 1), (2, 2), (33, 31), (512, 32), (513, 40), (301, 517), (700, 1100)]
 )
-def test_tiles_give_what_the_network_gives_on_the_whole_image(sharpen, size_rows_cols):
+def test_tiles_give_what_the_network_gives_on_the_whole_image(model, size_rows_cols):
+    """Extended by reflection, and within one level of 255."""
     pixels = noise(*size_rows_cols)
-    halo = sharpen.halo
-    whole = np.pad(pixels, ((halo, halo), (halo, halo), (0, 0)), mode="reflect")
-    expected = sharpen.predict(whole[np.newaxis].astype(np.float32) / 255)[0, halo:-halo, halo:-halo]
-    difference = enhance_pixels(pixels, sharpen) / 255.0 - expected
+    scale, border = model.scale, 32
+    rows, columns = size_rows_cols
+    after = [(border, border + -length % 32) for length in size_rows_cols]
+    whole = np.pad(pixels, (*after, (0, 0)), mode="reflect")
+    expected = model.predict(whole[np.newaxis].astype(np.float32) / 255)[0]
+    expected = expected[scale * border : scale * (border + rows), scale * border : scale * (border + columns)]
+    difference = enhance_pixels(pixels, model) / 255.0 - np.clip(expected, 0, 1)
+    assert difference.shape == (scale * rows, scale * columns, 3)
     assert np.abs(difference).max() <= 1 / 255
+
+
+@given(length=st.integers(1, 20_000), halo=st.integers(0, 64))
+def test_tiles_cover_an_axis_and_are_few_and_bounded(length, halo):
+    plan = plan_tiles(length, halo)
+    assert plan.count * plan.step >= length > (plan.count - 1) * plan.step
+    assert plan.step % enhance.STEP_MULTIPLE == 0
+    assert plan.step <= enhance.MAX_STEP
+    assert plan.count == -(-length // enhance.MAX_STEP)
 
 
 @pytest.mark.parametrize("level", [0, 1, 127, 201, 255])
@@ -36,11 +59,31 @@ def test_flat_image_keeps_its_level(sharpen, level):
     assert np.array_equal(enhance_pixels(pixels, sharpen), pixels)
 
 
-def test_more_tiles_than_a_batch_are_all_done(sharpen, monkeypatch):
-    pixels = noise(300, 600)
-    expected = enhance_pixels(pixels, sharpen)
-    monkeypatch.setattr(enhance, "BATCH", 1)
-    assert np.array_equal(enhance_pixels(pixels, sharpen), expected)
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_learnt_models_keep_a_flat_image_nearly_flat(model, level):
+    pixels = np.full((40, 50, 3), level, np.uint8)
+    assert np.abs(enhance_pixels(pixels, model).astype(int) - level).max() <= 4
+
+
+def test_strength_blends_with_the_picture_as_it_is(sharpen):
+    before = Picture(Image.fromarray(noise(40, 30)), "PNG")
+    full, half, none = (np.asarray(enhance_image(before, sharpen, part).image, int) for part in (1.0, 0.5, 0.0))
+    assert np.array_equal(none, noise(40, 30))
+    assert np.abs(half - (full + none) / 2).max() <= 1
+
+
+def test_doubling_model_leaves_a_picture_alone_that_has_its_size():
+    picture = Picture(Image.fromarray(noise(40, 30)), "PNG")
+    assert enhance_image(picture, load_model(find_model("upscale2x"))) is picture
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+@pytest.mark.parametrize("strength", [1.0, 0.3])
+def test_doubled_picture_has_exactly_the_size_of_its_placement(mode, strength):
+    image = Image.effect_noise((50, 40), 40).convert(mode)
+    before = Picture(image, "PNG", placement=Placement((75, 60), (75, 60), (0, 0), "#ffffff"))
+    after = enhance_image(before, load_model(find_model("upscale2x")), strength)
+    assert (after.image.mode, after.image.size, after.placement) == (mode, (75, 60), None)
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])

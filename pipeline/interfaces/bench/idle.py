@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pipeline.catalogue import ModelCard
 from pipeline.domain import Item, Job, Outcome, Recipe
 from pipeline.runner.cluster import open_client
 from pipeline.runner.driver import Driver
@@ -26,7 +27,13 @@ from pipeline.state import connect
 class IdleEquipment(Equipment):
     """Does nothing to an image and says that it was stored."""
 
-    def __init__(self, job: Job, storage_options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        job: Job,
+        card: ModelCard | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        threads: int = 1,
+    ) -> None:
         self.job = job
 
     async def fetch(self, item: Item) -> Carried:

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 import pipeline
 from pipeline.errors import PipelineError
-from pipeline.interfaces.cli import bench, demo, exits, jobs, plan, run
+from pipeline.interfaces.cli import bench, demo, exits, jobs, models, plan, run
 
 app = typer.Typer(
     name="pipeline",
@@ -22,8 +22,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for panel, commands in {
-    "Run": (run.run, demo.demo, plan.plan, plan.models, bench.bench),
+    "Run": (run.run, demo.demo, plan.plan, bench.bench),
     "Jobs": (jobs.jobs, jobs.status, jobs.watch, jobs.cancel, jobs.retry, jobs.resume, jobs.failures),
+    "Models": (models.models, models.train, models.evaluate),
 }.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)

@@ -28,6 +28,10 @@ Quality = Annotated[int | None, typer.Option(metavar="1..100", help=f"Of the los
 Enhance = Annotated[
     str | None, typer.Option(metavar="NAME|none", help=f"The enhancement model ({_DEFAULT.enhance or 'none'}).")
 ]
+Strength = Annotated[
+    float | None,
+    typer.Option(metavar="0..1", help=f"The enhanced image's part in the blend ({_DEFAULT.strength:g})."),
+]
 Enlarge = Annotated[bool | None, typer.Option("--enlarge", help="Enlarge images that are smaller than the box.")]
 KeepCopyright = Annotated[
     bool | None, typer.Option("--keep-copyright", help="Keep the EXIF tags Artist and Copyright; all else is removed.")

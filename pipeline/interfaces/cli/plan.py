@@ -1,4 +1,4 @@
-"""``pipeline plan`` and ``pipeline models``: look before you run."""
+"""``pipeline plan``: look before you run."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from pipeline.interfaces.cli.options import (
     MaxWidth,
     Quality,
     RecipeFile,
+    Strength,
     UrlColumn,
     make_recipe,
 )
@@ -38,6 +39,7 @@ def plan(
     format: FormatOption = None,
     quality: Quality = None,
     enhance: Enhance = None,
+    strength: Strength = None,
     enlarge: Enlarge = None,
     workers: Annotated[int | None, typer.Option(min=1, help="The cores to estimate for (this machine's).")] = None,
     url_column: UrlColumn = "url",
@@ -52,6 +54,7 @@ def plan(
         "format": format,
         "quality": quality,
         "enhance": enhance,
+        "strength": strength,
         "enlarge": enlarge,
     }
     chosen = make_recipe(recipe, options)
@@ -61,21 +64,6 @@ def plan(
         write_json(dataclasses.asdict(found))
     else:
         _print(found)
-
-
-def models(json: AsJson = False) -> None:
-    """List the enhancement models."""
-    cards = pipeline.models()
-    if json:
-        for card in cards:
-            write_json(dataclasses.asdict(card))
-        return
-    table = Table(box=None, header_style="bold")
-    for name in ("Model", "Scale", "Parameters", "SHA-256", "What it does"):
-        table.add_column(name)
-    for card in cards:
-        table.add_row(card.name, f"{card.scale}×", f"{card.parameters:,}", card.sha256[:12], card.description)
-    open_console().print(table)
 
 
 def _print(found: pipeline.Plan) -> None:

@@ -23,6 +23,7 @@ from pipeline.interfaces.cli.options import (
     MaxWidth,
     Quality,
     RecipeFile,
+    Strength,
     UrlColumn,
     make_recipe,
 )
@@ -43,6 +44,7 @@ def run(
     format: FormatOption = None,
     quality: Quality = None,
     enhance: Enhance = None,
+    strength: Strength = None,
     enlarge: Enlarge = None,
     keep_copyright: KeepCopyright = None,
     job_id: Annotated[
@@ -69,6 +71,7 @@ def run(
         "format": format,
         "quality": quality,
         "enhance": enhance,
+        "strength": strength,
         "enlarge": enlarge,
         "keep_copyright": keep_copyright,
     }

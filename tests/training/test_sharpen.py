@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from pipeline.catalogue import find_model, load_model
-from pipeline.catalogue.network_file import write_network
-from pipeline.catalogue.sharpen import AMOUNT, RADIUS, SIGMA, build_network, sharpening_kernel
+from pipeline.training.network_file import write_network
+from pipeline.training.sharpen import AMOUNT, RADIUS, SIGMA, build_network, sharpening_kernel
 
 
 def test_network_is_an_unsharp_mask():
@@ -13,7 +13,7 @@ def test_network_is_an_unsharp_mask():
     blurred = ndimage.gaussian_filter(image, (0, SIGMA, SIGMA, 0), radius=(0, RADIUS, RADIUS, 0))
     expected = np.clip(image + AMOUNT * (image - blurred), 0, 1)
     inner = np.s_[:, RADIUS:-RADIUS, RADIUS:-RADIUS]
-    np.testing.assert_allclose(load_model("sharpen").predict(image)[inner], expected[inner], atol=1e-5)
+    np.testing.assert_allclose(load_model(find_model("sharpen")).predict(image)[inner], expected[inner], atol=1e-5)
 
 
 def test_kernel_sums_to_one_and_is_as_wide_as_the_card_says():
@@ -29,4 +29,3 @@ def test_file_can_be_made_again(tmp_path):
     write_network(build_network(), tmp_path / "two.keras")
     assert (tmp_path / "one.keras").read_bytes() == (tmp_path / "two.keras").read_bytes()
     assert network.count_params() == card.parameters
-    assert card.path.stat().st_size < 1_000_000

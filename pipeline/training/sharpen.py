@@ -1,4 +1,4 @@
-"""The network of the model ``sharpen``, and how its file is made: ``python -m pipeline.catalogue.sharpen``."""
+"""The network of the model ``sharpen``, and how its file is made: ``python -m pipeline.training.sharpen``."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.catalogue.cards import find_model
-from pipeline.catalogue.network_file import write_network
+from pipeline.catalogue.cards import WEIGHTS
+from pipeline.training.network_file import write_network
 
 SIGMA: Final = 1.0
 AMOUNT: Final = 0.6
@@ -49,4 +49,4 @@ def build_network() -> Any:
 
 
 if __name__ == "__main__":
-    write_network(build_network(), find_model("sharpen").path)
+    write_network(build_network(), WEIGHTS / "sharpen.keras")
