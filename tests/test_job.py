@@ -27,7 +27,7 @@ from pipeline.runner.core import MAX_BATCH
 from tests.fixtures.photographs import make_photograph
 from tests.fixtures.web import Reply, Web
 
-SMALL = Recipe(max_width=100, max_height=100)
+SMALL = Recipe(max_width=100, max_height=100, enhance=None)
 COLUMNS_THAT_A_RUN_DECIDES = ["key", "url", "status", "width", "height", "bytes_in", "bytes_out", "sha256", "stage"]
 
 

@@ -39,7 +39,7 @@ def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 
 def test_the_recipe_of_the_readme_is_one() -> None:
     recipe = Recipe.from_mapping(tomllib.loads(block("toml", "max_width")))
-    assert (recipe.max_width, recipe.enhance) == (1600, "sharpen")
+    assert (recipe.max_width, recipe.enhance) == (1600, "restore")
 
 
 def test_the_python_example_runs(workplace: Path) -> None:

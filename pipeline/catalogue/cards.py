@@ -54,11 +54,6 @@ class ModelCard:
         """Name and start of the hash, ``name@1a2b3c4d``: what the ledger keeps."""
         return f"{self.name}@{self.sha256[:8]}"
 
-    @property
-    def is_shipped(self) -> bool:
-        """Whether it comes with the package."""
-        return self in _SHIPPED
-
 
 def _shipped(name: str, description: str, **facts: object) -> ModelCard:
     return ModelCard(name, description, url=str(WEIGHTS / f"{name}.keras"), **facts)  # type: ignore[arg-type]
@@ -73,6 +68,7 @@ _SHIPPED: Final = (
         parameters=32_780,
         halo=12,
         precision="bf16",
+        figures="+2.9 dB on mixed damage of held-out photographs, less on photographs of other kinds; see its card",
     ),
     _shipped(
         "upscale2x",
@@ -82,6 +78,7 @@ _SHIPPED: Final = (
         parameters=41_356,
         halo=6,
         precision="bf16",
+        figures="+0.4 dB over Lanczos on held-out photographs that were halved",
     ),
     _shipped(
         "sharpen",

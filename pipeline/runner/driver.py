@@ -169,7 +169,7 @@ class Driver:
             reason = str(error)
         except OSError as error:
             # Dask's errors of communication and time-outs.
-            reason = f"the Dask cluster does not answer: {error or type(error).__name__}"
+            reason = f"the Dask cluster does not answer: {error or type(error).__name__}; the job can be resumed"
         finally:
             if last is None:
                 last = replace(self._snapshot("failed"), error=reason)

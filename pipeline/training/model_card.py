@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -53,9 +54,9 @@ Licence of the photographs: {licence or "not given"}. The file holds no part of 
 
 ## What it learnt to undo
 
-{inspect.getdoc(LESSONS[name].make_pair)}
+{_story_of(LESSONS[name].make_pair)}
 
-{inspect.getdoc(_DAMAGE[name])}
+{_story_of(_DAMAGE[name])}
 
 ## Figures
 
@@ -63,3 +64,8 @@ On the validation photographs. {LEGEND}
 
 {markdown_table(evaluation.summary())}
 """
+
+
+def _story_of(function: Callable[..., object]) -> str:
+    """Return a docstring without its numpydoc sections."""
+    return (inspect.getdoc(function) or "").split("\n\nParameters\n")[0]

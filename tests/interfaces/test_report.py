@@ -216,4 +216,4 @@ def test_time_is_shown_in_the_unit_in_which_it_is_best_read(span_s: float, unit:
 
 def test_png_has_no_quality() -> None:
     assert describe_recipe(Recipe(format="png", enhance="restore")) == "inside 1024 × 1024 · enhance restore · png"
-    assert describe_recipe(Recipe(fit="cover", max_height=512)) == "cover 1024 × 512 · jpeg, quality 80"
+    assert describe_recipe(Recipe(fit="cover", max_height=512, enhance=None)) == "cover 1024 × 512 · jpeg, quality 80"

@@ -19,7 +19,7 @@ from pipeline.runner.ledger import Ledger
 from pipeline.sources import open_collection
 from pipeline.state import connect
 
-SMALL = Recipe(max_width=100, max_height=100)
+SMALL = Recipe(max_width=100, max_height=100, enhance=None)
 
 
 class DeadlyEquipment(Equipment):

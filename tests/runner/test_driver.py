@@ -19,7 +19,7 @@ from tests.fixtures.cluster import DaskProcesses
 from tests.fixtures.photographs import make_photograph
 from tests.fixtures.web import Reply, Web
 
-SMALL = Recipe(max_width=100, max_height=100)
+SMALL = Recipe(max_width=100, max_height=100, enhance=None)
 
 
 def slow_urls(web: Web, count: int) -> list[str]:

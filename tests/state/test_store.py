@@ -28,7 +28,7 @@ def test_a_new_job_is_queued_and_has_the_stages_of_its_recipe(store: JobStore) -
     progress = store.create(JOB)
     assert progress.status == "queued"
     assert progress.total is None
-    assert progress.done_by_stage == {"fetch": 0, "resize": 0, "store": 0}
+    assert progress.done_by_stage == {"fetch": 0, "resize": 0, "enhance": 0, "store": 0}
     assert progress.created_at
     assert store.progress(JOB.id) == progress
     assert store.load_job(JOB.id) == JOB

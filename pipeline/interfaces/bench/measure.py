@@ -61,7 +61,7 @@ def make_photographs(folder: Path, count: int = PHOTOGRAPHS) -> list[str]:
 def measure_pipeline(urls: Sequence[str], folder: Path, workers: int) -> float:
     """Return images/s of a whole job, resize only, on a local cluster; the start of its workers is not counted."""
     shutil.rmtree(folder, ignore_errors=True)
-    progress = pipeline.run(urls, folder, Recipe(), workers=workers, allow_private=True).wait()
+    progress = pipeline.run(urls, folder, Recipe(enhance=None), workers=workers, allow_private=True).wait()
     if progress.stored != len(urls):
         raise SystemExit(f"{progress.stored} of {len(urls)} images were stored: {progress.error}")
     return progress.images_per_second
@@ -120,7 +120,8 @@ def measure_first_image(photographs: Path, folder: Path, rounds: int) -> Measure
         out = folder / f"first-{number}"
         started = time.perf_counter()
         with subprocess.Popen(
-            [sys.executable, "-m", "pipeline", "run", str(photographs), str(out), "--json"], stdout=subprocess.DEVNULL
+            [sys.executable, "-m", "pipeline", "run", str(photographs), str(out), "--enhance", "none", "--json"],
+            stdout=subprocess.DEVNULL,
         ) as process:
             while process.poll() is None and next(out.glob("*.jpg"), None) is None:
                 time.sleep(0.01)

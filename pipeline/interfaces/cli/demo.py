@@ -41,7 +41,7 @@ def demo(
         handle = pipeline.run(
             [f"{base_url}/{path}" for path in paths],
             results,
-            Recipe(enhance="sharpen", format="webp"),
+            Recipe(format="webp"),
             allow_private=True,
             timeout=3,
             retries=1,
