@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from dask.system import CPU_COUNT
 from fsspec.asyn import get_loop, sync
-from PIL import Image, ImageOps
+from PIL import Image, ImageChops, ImageOps
 
 from pipeline.domain import FetchPolicy, Item, Job, Outcome, Recipe
 from pipeline.errors import StageError, error_named
@@ -24,6 +24,7 @@ from pipeline.runner.images import Carried, Equipment
 from pipeline.settings import Settings
 from pipeline.sources import first_item, open_collection
 from pipeline.stages.codec import open_image
+from pipeline.stages.resize import resize_image, scale_image
 from pipeline.storage import absolute
 
 SAMPLE_ITEMS: Final = 24
@@ -92,6 +93,9 @@ class Preview:
     ----------
     before, after : PIL.Image.Image
         The source, upright; and the result, decoded from `encoded`.
+    difference : PIL.Image.Image
+        RGB: how far `after` is from what it would be without the model and encoding, in levels of 255; black where
+        nothing has changed.
     encoded : bytes
         Byte for byte what a batch run stores.
     suffix : str
@@ -102,6 +106,7 @@ class Preview:
 
     before: Image.Image
     after: Image.Image
+    difference: Image.Image
     encoded: bytes
     suffix: str
     seconds: Mapping[str, float]
@@ -130,14 +135,18 @@ def preview(
     StageError
         If the image cannot be fetched, decoded, enhanced or encoded.
     """
-    with _trial(recipe or Recipe(), storage_options, allow_private) as equipment:
+    recipe = recipe or Recipe()
+    with _trial(recipe, storage_options, allow_private) as equipment:
         fetched = sync(get_loop(), equipment.fetch, Item("preview", absolute(image)))
         outcome = equipment.finish(fetched)
         if outcome.failure:
             raise (error_named(outcome.failure.error) or StageError)(outcome.failure.message)
         encoded = Path(outcome.output).read_bytes()
-    before = ImageOps.exif_transpose(open_image(fetched.payload))
-    return Preview(before, Image.open(io.BytesIO(encoded)), encoded, Path(outcome.output).suffix, outcome.seconds)
+    assert isinstance(fetched.payload, bytes)
+    before, after = ImageOps.exif_transpose(open_image(fetched.payload)), Image.open(io.BytesIO(encoded))
+    plain = scale_image(resize_image(fetched.payload, recipe).image, after.size)
+    difference = ImageChops.difference(plain.convert("RGB"), after.convert("RGB"))
+    return Preview(before, after, difference, encoded, Path(outcome.output).suffix, outcome.seconds)
 
 
 def plan(

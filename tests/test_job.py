@@ -220,6 +220,22 @@ def test_the_bytes_of_a_preview_are_those_of_a_run(photographs: Path, tmp_path: 
     assert set(shown.seconds) == {"fetch", "resize", "enhance", "store"}
 
 
+def test_preview_shows_what_the_model_changed(photographs: Path) -> None:
+    photograph = next(photographs.rglob("*.jpg"))
+    shown, strong = (
+        pipeline.preview(photograph, Recipe(max_width=160, strength=strength, format="png")) for strength in (0.0, 1.0)
+    )
+    assert shown.difference.size == shown.after.size == (160, 120)
+    assert shown.difference.getextrema() == ((0, 0), (0, 0), (0, 0))
+    assert max(high for _, high in strong.difference.getextrema()) > 3
+
+
+def test_a_model_that_doubles_brings_small_photographs_to_the_box(photographs: Path) -> None:
+    recipe = Recipe(max_width=500, max_height=500, enhance="upscale2x")
+    shown = pipeline.preview(next(photographs.rglob("*.jpg")), recipe)
+    assert (shown.before.size, shown.after.size, shown.difference.size) == ((320, 240), (500, 375), (500, 375))
+
+
 def test_plan_tries_a_sample_and_stores_nothing(photographs: Path) -> None:
     found = pipeline.plan(photographs, SMALL, threads=4)
     assert (found.total, found.failed, found.threads) == (40, 0, 4)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from pipeline.domain import FITS, Recipe
-from pipeline.stages.resize import plan_geometry, resize_image
+from pipeline.stages.resize import place_image, plan_geometry, resize_image
 from tests.stages.pictures import BLUE, GREEN, RED, WHITE, assert_close, corners, encode, quadrants
 
 sides = st.integers(1, 16383)
@@ -222,3 +222,42 @@ def _stored_turned(upright: Image.Image, orientation: int, file_format: str) -> 
     data = encode(stored, file_format, exif=exif)
     assert ImageOps.exif_transpose(Image.open(io.BytesIO(data))).size == upright.size
     return data
+
+
+@pytest.mark.parametrize(
+    ("size", "box", "fit", "expected"),
+    [
+        ((50, 40), (100, 100), "inside", (100, 80)),
+        ((50, 40), (75, 75), "inside", (75, 60)),
+        ((50, 40), (400, 400), "inside", (100, 80)),
+        ((200, 40), (100, 100), "inside", (100, 20)),
+        ((50, 40), (100, 100), "contain", (100, 80)),
+        ((50, 40), (60, 60), "cover", (60, 60)),
+        ((50, 40), (400, 400), "cover", (100, 80)),
+        ((50, 40), (90, 60), "fill", (90, 60)),
+        ((50, 40), (400, 30), "fill", (100, 30)),
+    ],
+)
+def test_a_model_lets_an_image_grow_to_its_scale_and_no_further(size, box, fit, expected):
+    recipe = Recipe(max_width=box[0], max_height=box[1], fit=fit)
+    assert plan_geometry(size, recipe, growth=2).size == expected
+
+
+@given(
+    width=st.integers(1, 300), height=st.integers(1, 300), fit=st.sampled_from(["inside", "cover", "contain", "fill"])
+)
+def test_for_a_model_that_enlarges_an_image_that_is_to_grow_keeps_its_pixels(width, height, fit):
+    recipe = Recipe(max_width=150, max_height=120, fit=fit)
+    picture = resize_image(encode(Image.new("RGB", (width, height), "#336699"), "PNG"), recipe, model_scale=2)
+    plain = plan_geometry((width, height), recipe, growth=2)
+    if picture.placement is None:
+        assert picture.image.size == plain.canvas
+    else:
+        left, top, right, bottom = plain.crop
+        assert picture.placement.size == plain.size
+        assert abs(picture.image.width - (right - left)) <= 1
+        assert abs(picture.image.height - (bottom - top)) <= 1
+        placed = place_image(
+            picture.image.resize((2 * picture.image.width, 2 * picture.image.height)), picture.placement
+        )
+        assert placed.size == plain.canvas
