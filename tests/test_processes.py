@@ -52,7 +52,7 @@ class Site:
     @property
     def run(self) -> tuple[str, ...]:
         """The arguments of the run."""
-        recipe = ("--max-width", "64", "--max-height", "64", "--timeout", "10", "--retries", "0")
+        recipe = ("--max-width", "64", "--max-height", "64", "--timeout", "10", "--retries", "0", "--enhance", "none")
         return ("run", str(self.manifest), str(self.out), "--job-id", self.job, "--allow-private", *recipe)
 
     def status(self) -> str:
