@@ -62,7 +62,7 @@ def _shipped(name: str, description: str, **facts: object) -> ModelCard:
 _SHIPPED: Final = (
     _shipped(
         "restore",
-        "removes noise, JPEG artefacts and slight blur; clean photographs stay as they are",
+        "removes noise, JPEG artefacts and slight blur; clean photographs stay nearly as they are",
         scale=1,
         sha256="1ed57d32afa80d837bd4a2e2a82e569e9c6c941881d2ac6efebe4a272b0f3baf",
         parameters=32_780,
