@@ -34,8 +34,8 @@ _VALUES: Final = frozenset({"__bytes__", "__ellipsis__", "__keras_tensor__", "__
 
 # Rows and columns of what a registered network is tried on; the widest halo that can be found is half of it.
 _PROBE: Final = 256
-# Steps between tiles; a network's stride has to divide it, and registered ones get a halo that is a multiple of half.
-_STEP: Final = 32
+# A network's stride has to divide this, and registered ones get a halo that is a multiple of it.
+_STRIDE: Final = 16
 
 _LEVEL: Final = 1 / 255
 
@@ -214,15 +214,15 @@ def _measure_halo(card: ModelCard, infer: Infer) -> int:
         rows, columns = (np.nonzero(difference.any(axis=axis))[0] // card.scale for axis in (1, 0))
         if rows.size:
             reach = max(reach, *np.abs(rows - row), *np.abs(columns - column))
-    halo = -(-max(reach, 1) // (_STEP // 2)) * (_STEP // 2)
-    if halo + _STEP <= middle:
-        part = _try(card, infer, np.ascontiguousarray(image[:, _STEP:, _STEP:]))
+    halo = -(-max(reach, 1) // _STRIDE) * _STRIDE
+    if halo + _STRIDE <= middle:
+        part = _try(card, infer, np.ascontiguousarray(image[:, _STRIDE:, _STRIDE:]))
         inner = np.s_[:, card.scale * halo : -card.scale * halo, card.scale * halo : -card.scale * halo]
-        if np.abs(whole[:, card.scale * _STEP :, card.scale * _STEP :][inner] - part[inner]).max() <= _LEVEL:
+        if np.abs(whole[:, card.scale * _STRIDE :, card.scale * _STRIDE :][inner] - part[inner]).max() <= _LEVEL:
             return halo
     raise ModelError(
         f"model {card.name!r} cannot be run in tiles: a pixel depends on what is more than "
-        f"{middle - _STEP} pixels away, or the network's stride does not divide {_STEP}"
+        f"{middle - _STRIDE} pixels away, or the network's stride does not divide {_STRIDE}"
     )
 
 

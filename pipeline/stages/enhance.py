@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -15,11 +14,13 @@ from pipeline.errors import EnhanceError
 from pipeline.stages.picture import Picture
 from pipeline.stages.resize import place_image, scale_image
 
-# The most rows and columns of a tile's middle: larger ones bound the memory no better and are no faster.
-MAX_STEP: Final = 512
-# Middles are a multiple of this, so that collections of many sizes have tiles of few, and strided networks see each
-# tile in the same phase.
+# The most rows and columns of what a tile adds to the result: larger ones cost memory and are no faster.
+MAX_STEP: Final = 1024
+# Tiles add a multiple of this, so that collections of many sizes have tiles of few, and strided networks see each tile
+# in the same phase.
 STEP_MULTIPLE: Final = 32
+# Pixels by which an image is extended at its edges, by reflection: a network takes what is beyond for grey.
+MAX_MARGIN: Final = 16
 
 
 class Enhancer(Protocol):
@@ -35,61 +36,62 @@ class Enhancer(Protocol):
 
     @property
     def halo(self) -> int:
-        """Pixels of input on each side that an output pixel may depend on; a multiple of the network's stride."""
+        """Pixels of input on each side that an output pixel may depend on; a multiple of the network's stride.
+
+        The stride divides `MAX_MARGIN`.
+        """
 
     def predict(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
         """Enhance (N, H, W, 3), values 0 to 1; the result is (N, scale * H, scale * W, 3)."""
 
 
 @dataclass(frozen=True, slots=True)
-class TilePlan:
-    """How one axis of an image is cut into tiles of one size.
+class Span:
+    """What one tile covers along one axis, in pixels of the image.
 
     Attributes
     ----------
-    count : int
-        Tiles along the axis.
-    step : int
-        Pixels of each tile's middle, which is used; a multiple of `STEP_MULTIPLE`.
-    halo : int
-        Pixels before and after the middle, which only inform it.
+    start, stop : int
+        What the tile adds to the result; the last tile's may end beyond the image.
+    first, last : int
+        What the network sees: more on both sides, which only informs the result. Negative values and those beyond the
+        image are pixels of its extension.
     """
 
-    count: int
-    step: int
-    halo: int
-
-    @property
-    def size(self) -> int:
-        """Pixels of a tile."""
-        return self.step + 2 * self.halo
-
-    @property
-    def starts(self) -> range:
-        """Where the middles begin; the last one may reach beyond the image."""
-        return range(0, self.count * self.step, self.step)
+    start: int
+    stop: int
+    first: int
+    last: int
 
 
-def plan_tiles(length: int, halo: int) -> TilePlan:
+def plan_tiles(length: int, halo: int, max_step: int = MAX_STEP) -> list[Span]:
     """Cut an axis into as few and as equal tiles as its length allows.
+
+    Between tiles, each sees the whole halo; at the image's edges, an extension of at most `MAX_MARGIN` pixels.
 
     Parameters
     ----------
     length : int
         Pixels, at least 1.
     halo : int
-        Pixels that tiles overlap on each side.
+        Pixels on each side that a pixel of the result may depend on.
+    max_step : int
+        The most that a tile adds to the result; a multiple of `STEP_MULTIPLE`.
     """
-    count = -(-length // MAX_STEP)
+    count = -(-length // max_step)
     step = -(-length // (count * STEP_MULTIPLE)) * STEP_MULTIPLE
-    return TilePlan(count, step, halo)
+    margin = min(halo, MAX_MARGIN)
+    return [
+        Span(start, start + step, max(start - halo, -margin), min(start + step + halo, count * step + margin))
+        for start in range(0, count * step, step)
+    ]
 
 
 def enhance_image(picture: Picture, model: Enhancer, strength: float = 1.0) -> Picture:
     """Run a model over a picture's colours; alpha keeps its values, and grey stays grey.
 
-    The result is that of the network on the whole image, extended by reflection at its edges: tiles overlap by the
-    model's halo, and of each only the middle is used. A model that doubles the size is run only on a picture that
+    The result is that of the network on the whole image, extended by reflection at its edges: what tiles see overlaps
+    by the model's halo. A model that doubles the size is run only on a picture that
     still has to grow, and what it makes is then scaled to exactly the size that the picture's `placement` asks for.
 
     Parameters
@@ -138,34 +140,32 @@ def enhance_pixels(pixels: NDArray[np.uint8], model: Enhancer) -> NDArray[np.uin
     ndarray of uint8, shape (scale * M, scale * N, 3)
     """
     scale = model.scale
-    rows, columns = (plan_tiles(length, model.halo) for length in pixels.shape[:2])
+    # The memory of a tile is that of its result.
+    rows, columns = (plan_tiles(length, model.halo, MAX_STEP // scale) for length in pixels.shape[:2])
     enhanced = np.empty((scale * pixels.shape[0], scale * pixels.shape[1], 3), np.uint8)
-    inner = np.s_[
-        scale * rows.halo : scale * (rows.halo + rows.step),
-        scale * columns.halo : scale * (columns.halo + columns.step),
-    ]
     for row, column, tile in _tiles(pixels, rows, columns):
-        values = model.predict(np.multiply(tile, np.float32(1 / 255), dtype=np.float32)[np.newaxis])[0][inner]
-        part = enhanced[scale * row : scale * (row + rows.step), scale * column : scale * (column + columns.step)]
-        levels = values[: part.shape[0], : part.shape[1]] * np.float32(255)
+        values = model.predict(np.multiply(tile, np.float32(1 / 255), dtype=np.float32)[np.newaxis])[0]
+        part = enhanced[scale * row.start : scale * row.stop, scale * column.start : scale * column.stop]
+        top, left = scale * (row.start - row.first), scale * (column.start - column.first)
+        levels = values[top : top + part.shape[0], left : left + part.shape[1]] * np.float32(255)
         np.rint(np.clip(levels, 0, 255, out=levels), out=part, casting="unsafe")
     return enhanced
 
 
 def _tiles(
-    pixels: NDArray[np.uint8], rows: TilePlan, columns: TilePlan
-) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
-    """Yield where the middle of each tile begins, and the tile."""
+    pixels: NDArray[np.uint8], rows: Sequence[Span], columns: Sequence[Span]
+) -> Iterator[tuple[Span, Span, NDArray[np.uint8]]]:
+    """Yield what each tile covers, and what the network is to see of it."""
     row_numbers, column_numbers = (
-        _reflected(length, plan) for length, plan in zip(pixels.shape, (rows, columns), strict=False)
+        _reflected(length, spans) for length, spans in zip(pixels.shape, (rows, columns), strict=False)
     )
-    for row, column in itertools.product(rows.starts, columns.starts):
+    for row in rows:
         # Rows first: they lie together in memory, so that only a band of the image is copied.
-        band = pixels[row_numbers[row : row + rows.size]]
-        yield row, column, band[:, column_numbers[column : column + columns.size]]
+        band = pixels[row_numbers[row.first - rows[0].first : row.last - rows[0].first]]
+        for column in columns:
+            yield row, column, band[:, column_numbers[column.first - columns[0].first : column.last - columns[0].first]]
 
 
-def _reflected(length: int, plan: TilePlan) -> NDArray[np.intp]:
-    """Return the pixels of an axis extended by reflection, `halo` before it and up to the last tile's end."""
-    after = plan.count * plan.step - length + plan.halo
-    return np.pad(np.arange(length), (plan.halo, after), mode="reflect")
+def _reflected(length: int, spans: Sequence[Span]) -> NDArray[np.intp]:
+    """Return the numbers of the pixels that an axis consists of once it is extended by reflection."""
+    return np.pad(np.arange(length), (-spans[0].first, spans[-1].last - length), mode="reflect")

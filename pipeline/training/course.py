@@ -29,9 +29,9 @@ class Course:
     seed : int
     """
 
-    epochs: int = 100
+    epochs: int = 50
     steps: int = 1000
-    batch_size: int = 16
+    batch_size: int = 8
     learning_rate: float = 2e-3
     patience: int = 25
     validation_share: float = 0.15

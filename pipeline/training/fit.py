@@ -32,10 +32,6 @@ from pipeline.training.photographs import (
 # The backends that can train, the faster one on a processor first.
 _TRAINERS: Final = ("torch", "jax", "tensorflow")
 
-# The mean squared error of 40 dB: damage below it counts as if it were as much, or patches that are to stay as they are
-# would count for everything.
-_LEAST_DAMAGE: Final = 1e-4
-
 # Rows and columns at a patch's edge that see the network's padding, and do not count.
 _EDGE: Final = 8
 
@@ -72,15 +68,15 @@ def train(
 ) -> Trained:
     """Train a model of the catalogue anew.
 
-    The loss is the mean squared error, for ``restore`` of each patch relative to the damage that was done to it, so
-    that a faintly damaged photograph counts as much as a ruined one. A run that was interrupted goes on from its last
-    whole epoch when it is started again with the same folder.
+    The loss is the mean squared error of each patch relative to the damage that was done to it, so that a faintly
+    damaged photograph counts as much as a ruined one. A run that was interrupted goes on from its last whole epoch when
+    it is started again with the same folder.
 
     Parameters
     ----------
     name : {"restore", "upscale2x"}
     photos : Path
-        A folder of photographs, which are taken as clean once they are scaled to half their size or less.
+        A folder of photographs, which are taken as clean.
     out : Path
         A folder for ``NAME.keras`` and the checkpoints.
     course : Course, optional
@@ -115,13 +111,13 @@ def train(
     )
     network = _build(name, precision)
     network.compile(_optimizer(course), loss=_squared_error)
-    weights = _weights(given, wanted)
+    weights = _weights(given, wanted, lesson)
     errors_before = keras.ops.convert_to_numpy(_squared_error(wanted, _repeated(given, lesson.scale)))
     best = out / "checkpoints" / "best.weights.h5"
     best.parent.mkdir(parents=True, exist_ok=True)
     reporter = _reporter(course, float(np.mean(errors_before * weights)), on_step)
     network.fit(
-        _in_background(pairs, course),
+        _in_background(pairs, course, lesson),
         epochs=course.epochs,
         validation_data=(given, wanted, weights),
         validation_batch_size=course.batch_size,
@@ -185,12 +181,10 @@ def _squared_error(wanted: Any, predicted: Any) -> Any:
     return ops.mean(squares[:, _EDGE:-_EDGE, _EDGE:-_EDGE], axis=(1, 2, 3))
 
 
-def _weights(given: NDArray[np.float32], wanted: NDArray[np.float32]) -> NDArray[np.float32]:
+def _weights(given: NDArray[np.float32], wanted: NDArray[np.float32], lesson: Lesson) -> NDArray[np.float32]:
     """Weigh each patch so that what is left of its damage counts as a part of that damage."""
-    if given.shape != wanted.shape:
-        return np.ones(len(given), np.float32)
-    damage = np.square(given - wanted).mean(axis=(1, 2, 3))
-    weights: NDArray[np.float32] = 1 / (damage + np.float32(_LEAST_DAMAGE))
+    damage = np.square(_repeated(given, lesson.scale) - wanted).mean(axis=(1, 2, 3))
+    weights: NDArray[np.float32] = 1 / (damage + np.float32(lesson.least_damage))
     return weights
 
 
@@ -220,7 +214,7 @@ def _validation_set(split: Split, lesson: Lesson, seed: int) -> tuple[NDArray[np
     return given, wanted
 
 
-def _in_background(pairs: Any, course: Course) -> Any:
+def _in_background(pairs: Any, course: Course, lesson: Lesson) -> Any:
     """Wrap a generator for Keras, which then prepares the next batches while it learns from one."""
     import keras
 
@@ -230,7 +224,7 @@ def _in_background(pairs: Any, course: Course) -> Any:
 
         def __getitem__(self, index: int) -> Any:
             given, wanted = next(pairs)
-            return given, wanted, _weights(given, wanted)
+            return given, wanted, _weights(given, wanted, lesson)
 
     return Batches(workers=1, use_multiprocessing=False, max_queue_size=8)
 

@@ -39,11 +39,15 @@ class Lesson:
         Rows and columns of a clean patch.
     make_pair : callable
         Makes what the network gets, and what it should make of it, of a clean patch.
+    least_damage : float
+        Mean squared error, values 0 to 1: a patch with less damage than that counts as if it had so much. Otherwise
+        those that are to stay as they are would count for everything.
     """
 
     scale: int
     clean_size: int
     make_pair: MakePair
+    least_damage: float
 
 
 def make_restore_pair(clean: NDArray[np.uint8], rng: np.random.Generator) -> Pair:
@@ -72,7 +76,7 @@ def make_restore_pair(clean: NDArray[np.uint8], rng: np.random.Generator) -> Pai
 
 
 def make_upscale_pair(clean: NDArray[np.uint8], rng: np.random.Generator) -> Pair:
-    """Halve a patch; half of them are then damaged a little.
+    """Halve a patch; one in four is then damaged a little.
 
     Halved by Lanczos (one of two), bicubic or box averaging, as Pillow defines them; the damage is that of
     `pipeline.training.degradation.draw_light_degradation`.
@@ -90,14 +94,14 @@ def make_upscale_pair(clean: NDArray[np.uint8], rng: np.random.Generator) -> Pai
     side = clean.shape[0] // 2
     kernel = _KERNELS[int(rng.integers(len(_KERNELS)))]
     given = np.asarray(Image.fromarray(clean).resize((side, side), kernel))
-    if rng.random() < 0.5:
+    if rng.random() < 1 / 4:
         given = degrade(given, draw_light_degradation(rng), rng)
     return _cut(given, clean, rng, scale=2)
 
 
 LESSONS: Final[Mapping[str, Lesson]] = {
-    "restore": Lesson(1, 64 + MARGIN, make_restore_pair),
-    "upscale2x": Lesson(2, 2 * (48 + MARGIN), make_upscale_pair),
+    "restore": Lesson(1, 96 + MARGIN, make_restore_pair, least_damage=3e-4),
+    "upscale2x": Lesson(2, 2 * (48 + MARGIN), make_upscale_pair, least_damage=1e-4),
 }
 
 

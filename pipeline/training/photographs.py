@@ -105,7 +105,7 @@ def clean_versions(path: Path, least_side: int) -> list[NDArray[np.uint8]]:
 
 
 def draw_patch(pixels: NDArray[np.uint8], size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Cut a square at random, of three the one with most detail, and turn and mirror it at random.
+    """Cut a square at random, every other time of three the one with most detail; turn and mirror it at random.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ def draw_patch(pixels: NDArray[np.uint8], size: int, rng: np.random.Generator) -
     ndarray of uint8, shape (size, size, 3)
     """
     patches = []
-    for _ in range(3):
+    for _ in range(1 + 2 * int(rng.integers(2))):
         row = int(rng.integers(pixels.shape[0] - size + 1))
         column = int(rng.integers(pixels.shape[1] - size + 1))
         patches.append(pixels[row : row + size, column : column + size])

@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 import pyarrow.parquet as pq
+import pytest
 
 # What a run decides; the other columns tell when and how fast.
 COLUMNS = ["key", "url", "status", "width", "height", "bytes_in", "bytes_out", "sha256", "stage", "error"]
@@ -69,14 +70,22 @@ class Running:
         """Whether it has not ended yet."""
         return self._popen.poll() is None
 
-    def wait_until(self, condition: Callable[[], object], what: str) -> None:
+    def wait_until(self, condition: Callable[[], object], what: str, timeout_s: float = 30.0) -> None:
         """Wait until `condition` holds; the test fails if the process ends before."""
-        wait_until(lambda: condition() or not self.is_running(), what)
+        wait_until(lambda: condition() or not self.is_running(), what, timeout_s)
         assert condition(), f"{what}: not before the end of the process, {self.end()}"
 
     def end(self, timeout_s: float = 60.0) -> Ended:
-        """Wait for its end."""
-        out, err = self._popen.communicate(timeout=timeout_s)
+        """Wait for its end; if that does not come, the test fails with what every process is doing."""
+        try:
+            out, err = self._popen.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            if not self.is_running():
+                pytest.fail(f"{self._popen.args}: has ended, but what it started still holds its output")
+            for process in self.family():
+                process.send_signal(signal.SIGABRT)
+            out, err = self._popen.communicate(timeout=10)
+            pytest.fail(f"{self._popen.args}: not ended within {timeout_s:g} seconds\n{out}\n{err}")
         return Ended(self._popen.returncode, out, err)
 
 
@@ -125,7 +134,7 @@ class Pipeline:
             name: value for name, value in os.environ.items() if name not in unset and not name.startswith("PIPELINE_")
         }
         root = str(Path(__file__).parents[2])
-        return {**kept, "PYTHONPATH": root, "TERM": "xterm", **self.environment}
+        return {**kept, "PYTHONPATH": root, "TERM": "xterm", "PYTHONFAULTHANDLER": "1", **self.environment}
 
 
 def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 30.0) -> None:

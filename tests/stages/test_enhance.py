@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -28,17 +29,20 @@ def noise(rows: int, columns: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "size_rows_cols", [(1, 1), (1, 7), (300, 1), (2, 2), (33, 31), (512, 32), (513, 40), (301, 517), (700, 1100)]
+    "size_rows_cols", [(1, 1), (1, 7), (300, 1), (2, 2), (33, 31), (1024, 32), (1025, 40), (60, 2100), (530, 1100)]
 )
 def test_tiles_give_what_the_network_gives_on_the_whole_image(model, size_rows_cols):
     """Extended by reflection, and within one level of 255."""
     pixels = noise(*size_rows_cols)
-    scale, border = model.scale, 32
+    scale, margin = model.scale, min(model.halo, enhance.MAX_MARGIN)
     rows, columns = size_rows_cols
-    after = [(border, border + -length % 32) for length in size_rows_cols]
+    after = [
+        (margin, margin + plan_tiles(length, model.halo, enhance.MAX_STEP // scale)[-1].stop - length)
+        for length in size_rows_cols
+    ]
     whole = np.pad(pixels, (*after, (0, 0)), mode="reflect")
     expected = model.predict(whole[np.newaxis].astype(np.float32) / 255)[0]
-    expected = expected[scale * border : scale * (border + rows), scale * border : scale * (border + columns)]
+    expected = expected[scale * margin : scale * (margin + rows), scale * margin : scale * (margin + columns)]
     difference = enhance_pixels(pixels, model) / 255.0 - np.clip(expected, 0, 1)
     assert difference.shape == (scale * rows, scale * columns, 3)
     assert np.abs(difference).max() <= 1 / 255
@@ -46,11 +50,24 @@ def test_tiles_give_what_the_network_gives_on_the_whole_image(model, size_rows_c
 
 @given(length=st.integers(1, 20_000), halo=st.integers(0, 64))
 def test_tiles_cover_an_axis_and_are_few_and_bounded(length, halo):
-    plan = plan_tiles(length, halo)
-    assert plan.count * plan.step >= length > (plan.count - 1) * plan.step
-    assert plan.step % enhance.STEP_MULTIPLE == 0
-    assert plan.step <= enhance.MAX_STEP
-    assert plan.count == -(-length // enhance.MAX_STEP)
+    spans = plan_tiles(length, halo)
+    assert len(spans) == -(-length // enhance.MAX_STEP)
+    assert (spans[0].start, spans[-1].start < length <= spans[-1].stop) == (0, True)
+    assert all(before.stop == after.start for before, after in itertools.pairwise(spans))
+    for span in spans:
+        step = span.stop - span.start
+        assert (step % enhance.STEP_MULTIPLE, step <= enhance.MAX_STEP) == (0, True)
+        assert span.start - span.first == min(halo, span.start + enhance.MAX_MARGIN)
+        assert span.last - span.stop == min(halo, spans[-1].stop - span.stop + enhance.MAX_MARGIN)
+
+
+@pytest.mark.parametrize("edge", ["top", "left"])
+def test_an_image_has_no_frame(model, edge):
+    """What is beyond the edge is grey to a network, but the image's own reflection to us."""
+    pixels = np.full((64, 64, 3), 255, np.uint8)
+    enhanced = enhance_pixels(pixels, model).astype(int)
+    rim = enhanced[0] if edge == "top" else enhanced[:, 0]
+    assert np.abs(rim - enhanced[32, 32]).max() <= 3
 
 
 @pytest.mark.parametrize("level", [0, 1, 127, 201, 255])

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.fixtures.photographs import make_photograph
+from tests.interfaces.commands import Pipeline
 
 pytest.importorskip("skimage")
 
@@ -88,3 +90,21 @@ def test_training_on_a_backend_that_only_infers_is_refused(photos, tmp_path):
     done = run("train", "restore", "--photos", photos, cwd=tmp_path, KERAS_BACKEND="openvino")
     assert done.returncode in {2, 3}
     assert "KERAS_BACKEND is 'openvino', which cannot train; allowed is torch, jax, tensorflow" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_training_that_was_killed_goes_on_from_its_last_epoch(photos, tmp_path):
+    pytest.importorskip("torch")
+    arguments = ["train", "restore", "--photos", photos, "--out", tmp_path, "--epochs", 3, "--steps", 12]
+    history = tmp_path / "history.csv"
+    with Pipeline(tmp_path).start(*arguments) as running:
+        running.wait_until(lambda: history.exists() and len(history.read_text().splitlines()) == 2, "one epoch", 120)
+        running.send(signal.SIGKILL)
+        running.end()
+    first = history.read_text()
+
+    done = run(*arguments, cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert history.read_text().startswith(first)
+    assert [line.split(",")[0] for line in history.read_text().splitlines()] == ["epoch", "0", "1", "2"]

@@ -21,6 +21,7 @@ from PIL import Image
 import pipeline
 from pipeline.domain import Recipe
 from pipeline.interfaces.bench.bare_loop import run_bare_loop
+from pipeline.interfaces.bench.bare_network import run_bare_network
 from pipeline.interfaces.demo.server import serve_folder
 
 PHOTOGRAPHS: Final = 300
@@ -58,13 +59,16 @@ def make_photographs(folder: Path, count: int = PHOTOGRAPHS) -> list[str]:
     return names
 
 
-def measure_pipeline(urls: Sequence[str], folder: Path, workers: int) -> float:
-    """Return images/s of a whole job, resize only, on a local cluster; the start of its workers is not counted."""
-    shutil.rmtree(folder, ignore_errors=True)
-    progress = pipeline.run(urls, folder, Recipe(enhance=None), workers=workers, allow_private=True).wait()
-    if progress.stored != len(urls):
-        raise SystemExit(f"{progress.stored} of {len(urls)} images were stored: {progress.error}")
-    return progress.images_per_second
+def measure_pipeline(urls: Sequence[str], folder: Path, workers: int, enhance: str | None = None) -> float:
+    """Return images/s of a whole job on a local cluster; the start of its workers is not counted."""
+    return _run(urls, folder, workers, enhance).progress.images_per_second
+
+
+def measure_enhance_stage(urls: Sequence[str], folder: Path, workers: int, model: str) -> float:
+    """Return megapixels/s of the enhance stage in a whole job, as if all workers were in it all the time."""
+    outcomes = _run(urls, folder, workers, model).outcomes()
+    megapixels = (outcomes["width"] * outcomes["height"]).sum() / 1e6
+    return float(workers * megapixels / outcomes["seconds_enhance"].sum())
 
 
 def measure_bare_loop(urls: Sequence[str], folder: Path, workers: int) -> float:
@@ -82,6 +86,22 @@ def compare_with_bare_loop(urls: Sequence[str], folder: Path, workers: int, roun
         lambda: measure_bare_loop(urls, folder / "bare", workers),
     )
     return _ratio("whole job, resize only, against the bare loop", ours, bare)
+
+
+def compare_with_enhancement(
+    urls: Sequence[str], folder: Path, workers: int, rounds: int, model: str = "restore"
+) -> Iterator[Measurement]:
+    """Run the pipeline with a model and without, and the model's network alone, in turns."""
+    few = urls[: max(10, len(urls) // 4)]
+    with_model, without, stage, bare = _in_turns(
+        rounds,
+        lambda: measure_pipeline(few, folder / "enhanced", workers, model),
+        lambda: measure_pipeline(urls, folder / "out", workers),
+        lambda: measure_enhance_stage(few, folder / "enhanced", workers, model),
+        lambda: run_bare_network(model, workers),
+    )
+    yield _ratio(f"whole job with `{model}`, against without", with_model, without)
+    yield _ratio(f"enhance stage with `{model}`, against its network alone", stage, bare, "megapixels/s")
 
 
 def compare_slow_source(
@@ -138,12 +158,21 @@ def _in_turns(rounds: int, *measures: Callable[[], float]) -> list[list[float]]:
     return [list(figure) for figure in zip(*figures, strict=True)]
 
 
-def _ratio(what: str, ours: Sequence[float], theirs: Sequence[float]) -> Measurement:
+def _run(urls: Sequence[str], folder: Path, workers: int, enhance: str | None) -> pipeline.JobHandle:
+    shutil.rmtree(folder, ignore_errors=True)
+    job = pipeline.run(urls, folder, Recipe(enhance=enhance), workers=workers, allow_private=True)
+    progress = job.wait()
+    if progress.stored != len(urls):
+        raise SystemExit(f"{progress.stored} of {len(urls)} images were stored: {progress.error}")
+    return job
+
+
+def _ratio(what: str, ours: Sequence[float], theirs: Sequence[float], unit: str = "images/s") -> Measurement:
     ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
     return Measurement(
         what,
         f"{statistics.median(ratios):.2f}",
-        f"{statistics.median(ours):.0f} against {statistics.median(theirs):.0f} images/s; "
+        f"{statistics.median(ours):.3g} against {statistics.median(theirs):.3g} {unit}; "
         f"{min(ratios):.2f} to {max(ratios):.2f} in {len(ratios)} rounds",
     )
 

@@ -64,9 +64,12 @@ def _measure(folder: Path, images: int, rounds: int, urls: Path | None, overhead
         except OSError as error:
             raise SourceError(f"cannot read the URLs in {str(urls)!r}: {error}") from error
         yield measure.compare_with_bare_loop(given, folder, workers, rounds)
+        yield from measure.compare_with_enhancement(given, folder, workers, rounds)
     else:
         with serve_folder(photographs) as base_url:
-            yield measure.compare_with_bare_loop([f"{base_url}/{name}" for name in names], folder, workers, rounds)
+            served = [f"{base_url}/{name}" for name in names]
+            yield measure.compare_with_bare_loop(served, folder, workers, rounds)
+            yield from measure.compare_with_enhancement(served, folder, workers, rounds)
     yield measure.compare_slow_source(photographs, names, folder, workers, rounds)
     yield measure.measure_first_image(photographs, folder, rounds)
     if overhead:

@@ -52,7 +52,7 @@ def train(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="restore or upscale2x.")],
     photos: Photos,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the model and its card go.")] = Path("trained"),
-    epochs: Annotated[int, typer.Option(min=1, help="At most; it stops early when nothing is gained any more.")] = 80,
+    epochs: Annotated[int, typer.Option(min=1, help="At most; it stops early when nothing is gained any more.")] = 50,
     steps: Annotated[int, typer.Option(min=1, help="Batches of an epoch.")] = 1000,
     learning_rate: Annotated[float, typer.Option(min=1e-6, max=1.0, help="Of Adam, at its highest.")] = 2e-3,
     seed: Annotated[int, typer.Option(min=0, help="The same again draws the same.")] = 1,
