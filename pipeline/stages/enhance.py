@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -80,10 +80,12 @@ def plan_tiles(length: int, halo: int, max_step: int = MAX_STEP) -> list[Span]:
     """
     count = -(-length // max_step)
     step = -(-length // (count * STEP_MULTIPLE)) * STEP_MULTIPLE
+    end = -(-length // STEP_MULTIPLE) * STEP_MULTIPLE
     margin = min(halo, MAX_MARGIN)
     return [
-        Span(start, start + step, max(start - halo, -margin), min(start + step + halo, count * step + margin))
-        for start in range(0, count * step, step)
+        Span(start, stop, max(start - halo, -margin), min(stop + halo, end + margin))
+        for start in range(0, end, step)
+        for stop in [min(start + step, end)]
     ]
 
 
@@ -91,8 +93,8 @@ def enhance_image(picture: Picture, model: Enhancer, strength: float = 1.0) -> P
     """Run a model over a picture's colours; alpha keeps its values, and grey stays grey.
 
     The result is that of the network on the whole image, extended by reflection at its edges: what tiles see overlaps
-    by the model's halo. A model that doubles the size is run only on a picture that
-    still has to grow, and what it makes is then scaled to exactly the size that the picture's `placement` asks for.
+    by the model's halo. A model that doubles the size is run only on a picture that still has to grow, and what it
+    makes is then scaled to exactly the size that the picture's `placement` asks for.
 
     Parameters
     ----------
@@ -143,8 +145,9 @@ def enhance_pixels(pixels: NDArray[np.uint8], model: Enhancer) -> NDArray[np.uin
     # The memory of a tile is that of its result.
     rows, columns = (plan_tiles(length, model.halo, MAX_STEP // scale) for length in pixels.shape[:2])
     enhanced = np.empty((scale * pixels.shape[0], scale * pixels.shape[1], 3), np.uint8)
-    for row, column, tile in _tiles(pixels, rows, columns):
-        values = model.predict(np.multiply(tile, np.float32(1 / 255), dtype=np.float32)[np.newaxis])[0]
+    for row, column in itertools.product(rows, columns):
+        tile = np.multiply(_extract(pixels, row, column), np.float32(1 / 255), dtype=np.float32)
+        values = model.predict(tile[np.newaxis])[0]
         part = enhanced[scale * row.start : scale * row.stop, scale * column.start : scale * column.stop]
         top, left = scale * (row.start - row.first), scale * (column.start - column.first)
         levels = values[top : top + part.shape[0], left : left + part.shape[1]] * np.float32(255)
@@ -152,20 +155,11 @@ def enhance_pixels(pixels: NDArray[np.uint8], model: Enhancer) -> NDArray[np.uin
     return enhanced
 
 
-def _tiles(
-    pixels: NDArray[np.uint8], rows: Sequence[Span], columns: Sequence[Span]
-) -> Iterator[tuple[Span, Span, NDArray[np.uint8]]]:
-    """Yield what each tile covers, and what the network is to see of it."""
-    row_numbers, column_numbers = (
-        _reflected(length, spans) for length, spans in zip(pixels.shape, (rows, columns), strict=False)
-    )
-    for row in rows:
-        # Rows first: they lie together in memory, so that only a band of the image is copied.
-        band = pixels[row_numbers[row.first - rows[0].first : row.last - rows[0].first]]
-        for column in columns:
-            yield row, column, band[:, column_numbers[column.first - columns[0].first : column.last - columns[0].first]]
-
-
-def _reflected(length: int, spans: Sequence[Span]) -> NDArray[np.intp]:
-    """Return the numbers of the pixels that an axis consists of once it is extended by reflection."""
-    return np.pad(np.arange(length), (-spans[0].first, spans[-1].last - length), mode="reflect")
+def _extract(pixels: NDArray[np.uint8], row: Span, column: Span) -> NDArray[np.uint8]:
+    """Cut out what a tile sees, and extend it where that is beyond the image."""
+    seen = pixels[max(row.first, 0) : row.last, max(column.first, 0) : column.last]
+    missing = [
+        (max(-span.first, 0), max(span.last - length, 0))
+        for span, length in zip((row, column), pixels.shape, strict=False)
+    ]
+    return np.pad(seen, (*missing, (0, 0)), mode="reflect")
