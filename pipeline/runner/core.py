@@ -73,8 +73,7 @@ class RunCore:
         self._bytes_in, self._bytes_out = before.bytes_in, before.bytes_out
         self._worked_s, self._worked_items = 0.0, 0
         self._last_outcome: Outcome | None = None
-        self._started_at_s = started_at_s
-        self._samples: deque[tuple[float, int]] = deque([(started_at_s, before.done)])
+        self.start_clock(started_at_s)
 
     @property
     def done(self) -> int:
@@ -85,6 +84,11 @@ class RunCore:
     def pending(self) -> int:
         """Items that have been read and have no Outcome yet."""
         return sum(len(batch.items) for batch in self._in_flight.values()) + len(self._suspects)
+
+    def start_clock(self, now_s: float) -> None:
+        """Take the time from now on: that in which the workers start is not the run's."""
+        self._started_at_s = now_s
+        self._samples: deque[tuple[float, int]] = deque([(now_s, self._before.done)])
 
     @property
     def is_over(self) -> bool:

@@ -43,6 +43,9 @@ CANCEL_GRACE_S: Final = 1.5
 # A longer collection is counted beside the run, so that its first images need not wait for its last name.
 PEEK_ITEMS: Final = 2000
 
+# How long the end of a run waits for the workers to drop their Equipment: one that hangs is not to hold it.
+UNEQUIP_PATIENCE_S: Final = 5.0
+
 # A fetch leaves its thread at once, so it goes before all computing: that is what keeps the fetches ahead.
 FETCH_PRIORITY: Final = 10
 
@@ -54,6 +57,13 @@ class TaskEnded:
     batch_number: int
     stage: Stage
     future: Future
+
+
+@dataclass(frozen=True, slots=True)
+class Equipped:
+    """Every worker has the job's Equipment, or cannot have it for the reason given."""
+
+    error: Exception | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +83,7 @@ class LeaseTaken:
     """Another driver has taken the job over."""
 
 
-Event = TaskEnded | Counted | CancelRequested | LeaseTaken
+Event = TaskEnded | Equipped | Counted | CancelRequested | LeaseTaken
 
 
 class Driver:
@@ -124,6 +134,7 @@ class Driver:
         self._buffer = OutcomeBuffer(self._ledger, job.recipe.fingerprint)
         self._futures: dict[int, dict[Stage, Future]] = {}
         self._core: RunCore | None = None
+        self._is_equipped = False
         self._latest = before
         self._has_ended = False
         self._changed = threading.Condition()
@@ -198,17 +209,16 @@ class Driver:
     def _loop(self, core: RunCore, client: Client, items: Iterator[Item], reporter: Reporter) -> Progress:
         flushed_at = reported_at = time.monotonic()
         cancelled_at: float | None = None
-        # Who cancelled while the workers started wants nothing to be begun.
-        self._handle(core, client, self._next_events(timeout_s=0.0))
         while not core.is_over:
-            self._feed(core, client, items)
+            if self._is_equipped:
+                self._feed(core, client, items)
             self._handle(core, client, self._next_events())
             now = time.monotonic()
             if core.is_cancelled:
                 cancelled_at = cancelled_at or now
                 if now - cancelled_at > CANCEL_GRACE_S:
                     core.drop_in_flight()
-            if now - reported_at > REPORT_INTERVAL_S:
+            if self._is_equipped and now - reported_at > REPORT_INTERVAL_S:
                 self._show(core.snapshot("processing", now), reporter)
                 reported_at = now
             if now - flushed_at > FLUSH_INTERVAL_S:
@@ -267,6 +277,15 @@ class Driver:
                         core.finish_stage(number, stage)
                     elif stage == "store":
                         self._handle_loss(core, client, number)
+                case Equipped(None):
+                    self._is_equipped = True
+                    core.start_clock(time.monotonic())
+                case Equipped(ImportError() as error):
+                    raise ClusterError(
+                        f"the workers cannot import the pipeline package: {error}; install it there"
+                    ) from error
+                case Equipped(Exception() as error):
+                    raise error
                 # At the end of the collection the total is known better: a count does not see what is listed twice.
                 case Counted(total) if not core.is_exhausted:
                     core.total = total
@@ -297,20 +316,34 @@ class Driver:
 
     @contextlib.contextmanager
     def _equipped(self, client: Client) -> Iterator[None]:
-        """Have every worker make the job's Equipment before its first task, and drop it at the end."""
+        """Have every worker make the job's Equipment before its first task, and drop it at the end.
+
+        An event says when they have: whoever cancels while they load a model need not wait for that.
+        """
         plugin = EquipWorker(self.job, self._card, self._storage_options, self._equipment_type)
-        try:
-            client.register_plugin(plugin)
-        except ImportError as error:
-            raise ClusterError(f"the workers cannot import the pipeline package: {error}; install it there") from error
-        try:
-            yield
-        finally:
-            self._futures.clear()
+
+        def equip() -> None:
+            error: Exception | None = None
+            try:
+                client.register_plugin(plugin)
+            except Exception as caught:  # noqa: BLE001 - raised again, in the driver's thread
+                error = caught
+            self._events.put(Equipped(error))
+
+        def unequip() -> None:
             # A scheduler that is gone has no plugins either.
             with contextlib.suppress(OSError):
                 if client.status == "running":
                     client.unregister_worker_plugin(plugin.name)
+
+        threading.Thread(target=equip, name="pipeline-equip", daemon=True).start()
+        try:
+            yield
+        finally:
+            self._futures.clear()
+            thread = threading.Thread(target=unequip, name="pipeline-unequip", daemon=True)
+            thread.start()
+            thread.join(UNEQUIP_PATIENCE_S)
 
     def _show(self, progress: Progress, reporter: Reporter | None = None) -> None:
         with self._changed:

@@ -37,6 +37,7 @@ class EquipWorker(WorkerPlugin):  # type: ignore[misc]  # Dask ships no types
         self.card = card
         self.storage_options = storage_options
         self.equipment_type = equipment_type
+        self.equipment: Equipment | None = None
 
     async def setup(self, worker: Worker) -> None:
         """Load the model and open the session, before the worker's first task."""
@@ -45,7 +46,9 @@ class EquipWorker(WorkerPlugin):  # type: ignore[misc]  # Dask ships no types
         )
 
     async def teardown(self, worker: Worker) -> None:
-        """Close the session."""
+        """Close the session; of a run that was cancelled while this worker was still loading, there is none yet."""
+        if not self.equipment:
+            return
         # The session lives on the loop that the fetches ran on.
         await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self.equipment.aclose(), get_loop()))
 
@@ -101,6 +104,7 @@ def _advance(step: Callable[[Carried], Carried], batch: Sequence[Carried]) -> li
 
 def _equipment(job_id: str) -> Equipment:
     plugin: EquipWorker = get_worker().plugins[_plugin_name(job_id)]
+    assert plugin.equipment is not None
     return plugin.equipment
 
 
