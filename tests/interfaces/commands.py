@@ -129,7 +129,7 @@ class Pipeline:
 
     def environ(self) -> dict[str, str]:
         """Return the environment of its processes: nothing of the tests' own settings, plain text, any width."""
-        unset = {"REDIS_URL", "FORCE_COLOR", "NO_COLOR", "COLUMNS", "TERM"}
+        unset = {"REDIS_URL", "KERAS_BACKEND", "FORCE_COLOR", "NO_COLOR", "COLUMNS", "TERM"}
         kept = {
             name: value for name, value in os.environ.items() if name not in unset and not name.startswith("PIPELINE_")
         }
