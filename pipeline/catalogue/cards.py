@@ -68,7 +68,7 @@ _SHIPPED: Final = (
         parameters=176_568,
         halo=56,
         precision="bf16",
-        figures="+4.3 dB on mixed damage of held-out photographs, +1.2 dB on detailed ones from elsewhere; see its card",
+        figures="+4.3 dB on mixed damage of held-out photographs, +1.2 dB on others with more detail; see its card",
     ),
     _shipped(
         "upscale2x",
