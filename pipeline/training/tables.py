@@ -77,11 +77,11 @@ def draw_crops(crops: list[Crop]) -> Image.Image:
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     for row, crop in enumerate(crops):
         top = _GAP + row * pitch
-        captions = (f"{crop.level.kind}, {crop.level.strength}", "after", "the truth")
-        for column, (pixels, caption) in enumerate(zip((crop.before, crop.after, crop.truth), captions, strict=True)):
-            left = _GAP + column * (side + _GAP)
-            draw.text((left, top), caption, fill="#333333", font=font)
-            sheet.paste(_middle(pixels, crop.truth.shape), (left, top + _CAPTION))
+        # One caption for the three: the damage may have more to say than fits above one of them.
+        caption = f"{crop.level.kind}, {crop.level.strength}: before, after, and the truth"
+        draw.text((_GAP, top), caption, fill="#333333", font=font)
+        for column, pixels in enumerate((crop.before, crop.after, crop.truth)):
+            sheet.paste(_middle(pixels, crop.truth.shape), (_GAP + column * (side + _GAP), top + _CAPTION))
     return sheet
 
 
