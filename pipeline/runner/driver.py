@@ -43,8 +43,9 @@ CANCEL_GRACE_S: Final = 1.5
 # A longer collection is counted beside the run, so that its first images need not wait for its last name.
 PEEK_ITEMS: Final = 2000
 
-# How long the end of a run waits for the workers to drop their Equipment: one that hangs is not to hold it.
-UNEQUIP_PATIENCE_S: Final = 5.0
+# How long the end of a run waits for workers that still load a model, and then for all to drop their Equipment: Dask
+# complains if it is closed in between, but a worker that hangs is not to hold the run.
+EQUIP_PATIENCE_S: Final = 10.0
 
 # A fetch leaves its thread at once, so it goes before all computing: that is what keeps the fetches ahead.
 FETCH_PRIORITY: Final = 10
@@ -318,7 +319,7 @@ class Driver:
     def _equipped(self, client: Client) -> Iterator[None]:
         """Have every worker make the job's Equipment before its first task, and drop it at the end.
 
-        An event says when they have: whoever cancels while they load a model need not wait for that.
+        An event says when they have: a worker that hangs while it loads a model cannot hold a run that is cancelled.
         """
         plugin = EquipWorker(self.job, self._card, self._storage_options, self._equipment_type)
 
@@ -336,14 +337,16 @@ class Driver:
                 if client.status == "running":
                     client.unregister_worker_plugin(plugin.name)
 
-        threading.Thread(target=equip, name="pipeline-equip", daemon=True).start()
+        equipping = threading.Thread(target=equip, name="pipeline-equip", daemon=True)
+        unequipping = threading.Thread(target=unequip, name="pipeline-unequip", daemon=True)
+        equipping.start()
         try:
             yield
         finally:
             self._futures.clear()
-            thread = threading.Thread(target=unequip, name="pipeline-unequip", daemon=True)
-            thread.start()
-            thread.join(UNEQUIP_PATIENCE_S)
+            equipping.join(EQUIP_PATIENCE_S)
+            unequipping.start()
+            unequipping.join(EQUIP_PATIENCE_S)
 
     def _show(self, progress: Progress, reporter: Reporter | None = None) -> None:
         with self._changed:
