@@ -39,6 +39,10 @@ _LOCAL_CONFIG: Final[dict[str, Any]] = {
     # The stages of a batch stay where its images are.
     "distributed.scheduler.work-stealing": False,
     "distributed.admin.system-monitor.gil.enabled": False,
+    # Every 10 ms Dask looks where each worker's threads are, and every 20 ms whether each event loop still runs: on a
+    # busy machine that took a tenth of the time from the enhancement.
+    "distributed.worker.profile.interval": "200ms",
+    "distributed.admin.tick.interval": "500ms",
 }
 
 

@@ -65,8 +65,9 @@ def train(
     out: Path,
     course: Course | None = None,
     on_step: Callable[[Step], None] = lambda step: None,
+    start: Path | None = None,
 ) -> Trained:
-    """Train a model of the catalogue anew.
+    """Train a model of the catalogue, anew or further.
 
     The loss is the mean squared error of each patch relative to the damage that was done to it, so that a faintly
     damaged photograph counts as much as a ruined one. A run that was interrupted goes on from its last whole epoch when
@@ -82,11 +83,13 @@ def train(
     course : Course, optional
     on_step : callable
         Told of every step.
+    start : Path, optional
+        A ``.keras`` file of the same network, whose weights are the first ones; chance without it.
 
     Raises
     ------
     ModelError
-        If the model cannot be trained, or no backend that trains is installed.
+        If the model cannot be trained, `start` is of another network, or no backend that trains is installed.
     SourceError
         If the photographs are too few, too small or cannot be read.
     """
@@ -94,8 +97,7 @@ def train(
     if name not in BUILDERS:
         raise ModelError(f"no model named {name!r} can be trained; there are: {', '.join(BUILDERS)}")
     backend = choose_backend()
-    # bfloat16 halves the time of torch's convolutions on a processor; the other backends gain nothing there.
-    precision = "mixed_bfloat16" if backend == "torch" else "float32"
+    precision = _fastest_precision(backend)
     import keras
 
     keras.utils.set_random_seed(course.seed)
@@ -110,6 +112,8 @@ def train(
         np.random.default_rng(course.seed),
     )
     network = _build(name, precision)
+    if start is not None:
+        _begin_with(network, start)
     network.compile(_optimizer(course), loss=_squared_error)
     weights = _weights(given, wanted, lesson)
     errors_before = keras.ops.convert_to_numpy(_squared_error(wanted, _repeated(given, lesson.scale)))
@@ -145,6 +149,28 @@ def train(
         epochs=reporter.epoch,
         gain_db=reporter.gain_db,
     )
+
+
+def _fastest_precision(backend: str) -> str:
+    """Choose the dtype of the convolutions.
+
+    Torch's take half the time in bfloat16 on a processor that computes with it, and eight times as long on one that
+    does not; the other backends gain nothing.
+    """
+    if backend != "torch":
+        return "float32"
+    import torch
+
+    computes_bf16 = torch.cuda.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return "mixed_bfloat16" if computes_bf16 else "float32"
+
+
+def _begin_with(network: Any, start: Path) -> None:
+    try:
+        network.load_weights(start)
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"cannot begin with the weights of {str(start)!r}: {reason}") from error
 
 
 def _build(name: str, precision: str) -> Any:

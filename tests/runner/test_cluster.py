@@ -58,6 +58,11 @@ def test_local_workers_have_the_allocator_s_settings(client: Client) -> None:
         assert WORKER_ENVIRONMENT.items() <= environment.items()
 
 
+def test_local_workers_are_profiled_no_more_often_than_costs_nothing(client: Client) -> None:
+    intervals = client.run(lambda dask_worker: dask_worker.periodic_callbacks["profile"].callback_time)
+    assert set(intervals.values()) == {200.0}
+
+
 def test_local_clusters_listen_on_loopback_only(client: Client) -> None:
     services = client.scheduler_info()["services"]
     assert client.scheduler.address.startswith("tcp://127.0.0.1:")

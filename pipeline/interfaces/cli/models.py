@@ -57,8 +57,14 @@ def train(
     learning_rate: Annotated[float, typer.Option(min=1e-6, max=1.0, help="Of Adam, at its highest.")] = 2e-3,
     seed: Annotated[int, typer.Option(min=0, help="The same again draws the same.")] = 1,
     licence: Annotated[str, typer.Option(metavar="TEXT", help="Of the photographs, for the card.")] = "",
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", exists=True, dir_okay=False, help="Begin with the weights of this .keras file, not by chance."
+        ),
+    ] = None,
 ) -> None:
-    """Train a model anew on your photographs, and write its file and its card.
+    """Train a model on your photographs, anew or further, and write its file and its card.
 
     Needs the extra `train`. Started again with the same folder, it goes on where it was interrupted.
     """
@@ -84,7 +90,7 @@ def train(
             done = (step.epoch - 1) * steps + step.step
             bar.update(task, completed=done, told=f"epoch {step.epoch} of {epochs}{gain}")
 
-        trained = train_model(model, photos, out, course, on_step=show)
+        trained = train_model(model, photos, out, course, on_step=show, start=start)
     evaluation = _evaluate(trained.card, trained.split.validation, with_filters=False)
     text = out / f"{model}.md"
     command = shlex.join(["pipeline", *sys.argv[1:]])
