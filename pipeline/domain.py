@@ -322,6 +322,8 @@ class Progress:
     done_by_stage : mapping of str to int
         Items that have left each stage, failed or not; only the stages that the Recipe asks for.
     failed_by_stage : mapping of str to int
+    failed_by_error : mapping of str to int
+        By the name of the error's class.
     seconds_by_stage : mapping of str to float
         Seconds of work in each stage, summed over images.
     bytes_in, bytes_out : int
@@ -349,6 +351,7 @@ class Progress:
     failed: int = 0
     done_by_stage: Mapping[str, int] = field(default_factory=dict)
     failed_by_stage: Mapping[str, int] = field(default_factory=dict)
+    failed_by_error: Mapping[str, int] = field(default_factory=dict)
     seconds_by_stage: Mapping[str, float] = field(default_factory=dict)
     bytes_in: int = 0
     bytes_out: int = 0

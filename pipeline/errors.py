@@ -13,6 +13,7 @@
     ├── StateError               Redis does not answer, or answers something unusable
     │   ├── JobNotFoundError     no job has that id
     │   ├── JobConflictError     the job is in a state that forbids it
+    │   ├── QueueFullError       too many jobs wait
     │   └── LeaseLostError       the job was taken from the driver that writes its state
     └── StageError               one image failed in one stage; it becomes a failed Outcome
         ├── FetchError           its bytes could not be had
@@ -83,6 +84,10 @@ class JobNotFoundError(StateError):
 
 class JobConflictError(StateError):
     """The job is in a state that forbids what was asked."""
+
+
+class QueueFullError(StateError):
+    """So many jobs wait for a queue worker that no more are taken."""
 
 
 class LeaseLostError(StateError):

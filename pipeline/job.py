@@ -14,7 +14,7 @@ from pipeline.domain import Item, Job, Progress, Recipe
 from pipeline.errors import ClusterError, StateError
 from pipeline.settings import Settings
 from pipeline.sources import open_collection
-from pipeline.state import JobStore
+from pipeline.state import JobStore, Lease
 
 if TYPE_CHECKING:
     # These take a second to import, so they are imported on use.
@@ -167,33 +167,62 @@ class JobHandle:
         only_failed : bool
             Whether only the failed images are run, if the job was completed.
         """
-        from pipeline.runner.driver import Driver
-
         before = self._store.progress(self.id)
         if only_failed and before.status == "completed" and not before.failed:
             return before
-        card = choose_model(self.job.recipe, self._settings)
+        choose_model(self.job.recipe, self._settings)
         lease = self._store.acquire(self.job)
         try:
-            items = self._items(only_failed, was_completed=before.status == "completed")
-            latest = self._store.progress(self.id)
-            driver = Driver(self.job, items, lease, latest, connect_cluster, card, self._storage_options)
+            return self.drive(connect_cluster, lease, redo=before.status if only_failed else "")
         except BaseException:
             with contextlib.suppress(StateError):
                 lease.release()
             raise
+
+    def drive(self, connect_cluster: ConnectCluster, lease: Lease, *, redo: str = "") -> Progress:
+        """Run the job in a thread of this process, by the right that a lease gives; an error leaves the lease as it is.
+
+        Parameters
+        ----------
+        connect_cluster : callable
+            As `choose_cluster` returns it.
+        lease : Lease
+        redo : str
+            The status at which the job had ended, if the failed images are to be run again.
+        """
+        from pipeline.runner.driver import Driver
+
+        card = choose_model(self.job.recipe, self._settings)
+        items = self._items(bool(redo), was_completed=redo == "completed")
+        latest = self._store.progress(self.id)
+        driver = Driver(self.job, items, lease, latest, connect_cluster, card, self._storage_options)
         self._driver = driver
-        self._thread = threading.Thread(target=self._drive, name=f"pipeline-driver-{self.id}", daemon=True)
-        atexit.register(self._leave)
+        self._thread = threading.Thread(target=self._run_driver, name=f"pipeline-driver-{self.id}", daemon=True)
+        atexit.register(self._end)
         self._thread.start()
         return driver.latest
 
-    def _drive(self) -> None:
+    @property
+    def is_driven_here(self) -> bool:
+        """Whether the job runs in this process."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def join(self, timeout: float) -> None:
+        """Wait for the end of a run of this process, at most `timeout` seconds."""
+        if self._thread:
+            self._thread.join(timeout)
+
+    def leave(self) -> None:
+        """Stop a run of this process and leave the job to the next queue worker; returns at once."""
+        if self._driver:
+            self._driver.leave()
+
+    def _run_driver(self) -> None:
         assert self._driver is not None
         self._driver.run()
-        atexit.unregister(self._leave)
+        atexit.unregister(self._end)
 
-    def _leave(self) -> None:
+    def _end(self) -> None:
         """End the run before its process ends: cleanly, so that it can be resumed."""
         assert self._driver is not None
         assert self._thread is not None

@@ -163,19 +163,29 @@ def _settle(collection: Place | Sequence[Place], job: Job, storage_options: Mapp
     from pipeline.runner.ledger import Ledger
 
     try:
-        ledger = Ledger(job.destination, job.id, storage_options)
-        ledger.check_writable()
-        if isinstance(collection, str | os.PathLike):
-            return job
-        # A list lives in this process only: whoever resumes the job reads it beside the ledger.
-        lines = "".join(f"{json.dumps(absolute(entry))}\n" for entry in collection)
-        # Named by its content: another list under the same id is another collection.
-        digest = hashlib.blake2b(lines.encode(), digest_size=8).hexdigest()
-        return replace(job, collection=ledger.save(f"collection-{digest}.jsonl", lines))
+        Ledger(job.destination, job.id, storage_options).check_writable()
+        return job if isinstance(collection, str | os.PathLike) else keep_list(collection, job, storage_options)
     except LedgerError as error:
         raise DestinationError(
             f"cannot write to the destination {redact(job.destination)!r}: {error.__cause__ or error}"
         ) from error
+
+
+def keep_list(entries: Sequence[Place], job: Job, storage_options: Mapping[str, Any] | None = None) -> Job:
+    """Write a list of images beside the ledger, where any process finds it; return the job with that collection.
+
+    Raises
+    ------
+    LedgerError
+        If it cannot be written.
+    """
+    from pipeline.runner.ledger import Ledger
+
+    lines = "".join(f"{json.dumps(absolute(entry))}\n" for entry in entries)
+    # Named by its content: another list under the same id is another collection.
+    digest = hashlib.blake2b(lines.encode(), digest_size=8).hexdigest()
+    ledger = Ledger(job.destination, job.id, storage_options)
+    return replace(job, collection=ledger.save(f"collection-{digest}.jsonl", lines))
 
 
 @functools.cache

@@ -69,6 +69,7 @@ class RunCore:
         self._status = Counter({"stored": before.stored, "skipped": before.skipped, "failed": before.failed})
         self._done_by_stage = Counter(dict.fromkeys(self._stages, before.done))
         self._failed_by_stage = Counter(before.failed_by_stage)
+        self._failed_by_error = Counter(before.failed_by_error)
         self._seconds_by_stage = Counter(before.seconds_by_stage)
         self._bytes_in, self._bytes_out = before.bytes_in, before.bytes_out
         self._worked_s, self._worked_items = 0.0, 0
@@ -148,6 +149,7 @@ class RunCore:
             self._worked_s += sum(seconds for stage, seconds in outcome.seconds.items() if stage != "fetch")
             if outcome.failure:
                 self._failed_by_stage[outcome.failure.stage] += 1
+                self._failed_by_error[outcome.failure.error] += 1
 
     def lose_batch(self, number: int, stage: Stage, error: BaseException, ended_at: float) -> list[Outcome]:
         """Note that a batch ended in `stage` without Outcomes, most often because its worker died.
@@ -215,6 +217,7 @@ class RunCore:
             failed=self._status["failed"],
             done_by_stage={stage: self._done_by_stage[stage] for stage in self._stages},
             failed_by_stage=dict(self._failed_by_stage),
+            failed_by_error=dict(self._failed_by_error),
             seconds_by_stage=dict(self._seconds_by_stage),
             bytes_in=self._bytes_in,
             bytes_out=self._bytes_out,

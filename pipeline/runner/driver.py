@@ -22,7 +22,7 @@ from distributed import Client, Future, KilledWorker
 
 from pipeline.catalogue import ModelCard
 from pipeline.domain import Item, Job, JobStatus, Progress, Stage
-from pipeline.errors import ClusterError, LeaseLostError, PipelineError, WorkerLostError
+from pipeline.errors import ClusterError, LeaseLostError, PipelineError, StateError, WorkerLostError
 from pipeline.runner.buffer import OutcomeBuffer
 from pipeline.runner.cluster import count_threads
 from pipeline.runner.core import Batch, RunCore
@@ -80,11 +80,16 @@ class CancelRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaveRequested:
+    """The process is to end, and another one to go on with the job."""
+
+
+@dataclass(frozen=True, slots=True)
 class LeaseTaken:
     """Another driver has taken the job over."""
 
 
-Event = TaskEnded | Equipped | Counted | CancelRequested | LeaseTaken
+Event = TaskEnded | Equipped | Counted | CancelRequested | LeaveRequested | LeaseTaken
 
 
 class Driver:
@@ -136,6 +141,7 @@ class Driver:
         self._futures: dict[int, dict[Stage, Future]] = {}
         self._core: RunCore | None = None
         self._is_equipped = False
+        self._is_leaving = False
         self._latest = before
         self._has_ended = False
         self._changed = threading.Condition()
@@ -148,6 +154,10 @@ class Driver:
     def cancel(self) -> None:
         """Ask the run to stop; from any thread."""
         self._events.put(CancelRequested())
+
+    def leave(self) -> None:
+        """Ask the run to stop and to leave the job to the next queue worker; from any thread."""
+        self._events.put(LeaveRequested())
 
     def updates(self) -> Iterator[Progress]:
         """Yield the run as it is now, then as it changes, until it has ended; from any thread."""
@@ -173,8 +183,7 @@ class Driver:
             with self._connect() as client:
                 last = self._run_on(client, reporter)
                 # Before the cluster is closed: nobody is to wait for that.
-                self._show(last)
-                reporter.close(last)
+                self._conclude(last, reporter)
         except LeaseLostError as error:
             reason, is_lease_ours = str(error), False
         except PipelineError as error:
@@ -185,9 +194,21 @@ class Driver:
         finally:
             if last is None:
                 last = replace(self._snapshot("failed"), error=reason)
-            reporter.close(last if is_lease_ours else None)
+            self._conclude(last if is_lease_ours else None, reporter)
             self._show(last)
             self._end()
+
+    def _conclude(self, last: Progress | None, reporter: Reporter) -> None:
+        """Publish the run's end, or leave what is left to the next queue worker."""
+        if self._is_leaving and last is not None and last.status != "completed":
+            reporter.close(None)
+            # Of a Redis that does not answer, the lease runs out by itself.
+            with contextlib.suppress(StateError):
+                self._lease.give_back()
+        else:
+            if last is not None:
+                self._show(last)
+            reporter.close(last)
 
     def _run_on(self, client: Client, reporter: Reporter) -> Progress:
         with SeenKeys() as seen, self._equipped(client):
@@ -292,6 +313,8 @@ class Driver:
                     core.total = total
                 case CancelRequested():
                     core.is_cancelled = True
+                case LeaveRequested():
+                    core.is_cancelled = self._is_leaving = True
                 case LeaseTaken():
                     raise LeaseLostError(f"another driver has taken job {self.job.id!r} over")
         for number, outcomes in client.gather(stored, errors="skip").items():

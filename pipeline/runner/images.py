@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -76,6 +77,12 @@ class Trial:
         )
 
 
+@functools.lru_cache(maxsize=4)
+def shared_model(card: ModelCard, threads: int) -> EnhancementModel:
+    """Load a model once a worker, rather than once a job."""
+    return load_model(card, threads)
+
+
 class Equipment:
     """What a worker needs to handle the images of one job: made once a worker, used for every image.
 
@@ -105,7 +112,7 @@ class Equipment:
         self.job = job
         self.storage_options = storage_options
         self.fetcher = Fetcher(job.fetch, storage_options)
-        self.model: EnhancementModel | None = load_model(card, threads) if card else None
+        self.model: EnhancementModel | None = shared_model(card, threads) if card else None
 
     async def fetch(self, item: Item) -> Carried:
         """Ask for the bytes of `item`."""

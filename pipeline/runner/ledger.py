@@ -121,14 +121,24 @@ class Ledger:
         """Count what the ledger has, and note its keys as seen; return `progress` with these counts."""
         status: Counter[str] = Counter()
         failed_by_stage: Counter[str] = Counter()
+        failed_by_error: Counter[str] = Counter()
         seconds: Counter[str] = Counter()
         bytes_in = bytes_out = 0
-        columns = ["key", "status", "stage", "bytes_in", "bytes_out", *(f"seconds_{stage}" for stage in STAGES)]
+        columns = [
+            "key",
+            "status",
+            "stage",
+            "error",
+            "bytes_in",
+            "bytes_out",
+            *(f"seconds_{stage}" for stage in STAGES),
+        ]
         # The newest first: of an Item that was done twice, the later row counts.
         for part in self.tables(columns, newest_first=True):
             table = part.filter(pa.array(map(seen.add, part["key"].to_pylist()), pa.bool_()))
             status.update(table["status"].to_pylist())
             failed_by_stage.update(filter(None, table["stage"].to_pylist()))
+            failed_by_error.update(filter(None, table["error"].to_pylist()))
             seconds.update({stage: pc.sum(table[f"seconds_{stage}"]).as_py() or 0.0 for stage in STAGES})
             bytes_in += pc.sum(table["bytes_in"]).as_py() or 0
             bytes_out += pc.sum(table["bytes_out"]).as_py() or 0
@@ -138,6 +148,7 @@ class Ledger:
             skipped=status["skipped"],
             failed=status["failed"],
             failed_by_stage=dict(failed_by_stage),
+            failed_by_error=dict(failed_by_error),
             seconds_by_stage=dict(seconds),
             bytes_in=bytes_in,
             bytes_out=bytes_out,

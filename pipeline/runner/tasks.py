@@ -7,6 +7,7 @@ on: Dask's dashboard and metrics take the prefix (``fetch``) and the group (``fe
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -15,7 +16,8 @@ from fsspec.asyn import get_loop
 
 from pipeline.catalogue import ModelCard
 from pipeline.domain import Item, Job, Outcome, Stage
-from pipeline.runner.images import Carried, Equipment
+from pipeline.errors import PipelineError
+from pipeline.runner.images import Carried, Equipment, shared_model
 
 
 class EquipWorker(WorkerPlugin):  # type: ignore[misc]  # Dask ships no types
@@ -51,6 +53,19 @@ class EquipWorker(WorkerPlugin):  # type: ignore[misc]  # Dask ships no types
             return
         # The session lives on the loop that the fetches ran on.
         await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self.equipment.aclose(), get_loop()))
+
+
+class WarmWorker(WorkerPlugin):  # type: ignore[misc]
+    """Loads a model on every worker before a job asks for it; a failure is the job's to report."""
+
+    def __init__(self, card: ModelCard) -> None:
+        self.name = "pipeline-warm"
+        self.card = card
+
+    async def setup(self, worker: Worker) -> None:
+        """Load the model."""
+        with contextlib.suppress(PipelineError):
+            await asyncio.to_thread(shared_model, self.card, worker.state.nthreads)
 
 
 def fetch_batch(job_id: str, items: Sequence[Item]) -> list[Carried]:

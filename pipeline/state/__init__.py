@@ -1,6 +1,7 @@
 """The state of jobs in Redis: who runs them, how far they are, and news of both for whoever watches.
 
-`store` is the way in and `lease` a driver's, whose name `driver` knows; `job.lua` makes every change, `script` runs it,
+`store` is the way in, `lease` a driver's, whose name `driver` knows, and `queue` the way of jobs that wait for one;
+`job.lua` makes every change, `script` runs it,
 `snapshot` knows the fields, `connection` the way to a server and its errors; `embedded` and `keeper` are the server
 that a user gets who names none.
 """
@@ -10,20 +11,31 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
-from pipeline.state.connection import open_redis, redact_url
+from pipeline.state.connection import open_async_redis, open_redis
+from pipeline.state.driver import driver_name
 from pipeline.state.embedded import embedded_server
 from pipeline.state.lease import LEASE_S, Lease, Reply
+from pipeline.state.queue import Claim, JobQueue, QueueCounts
+from pipeline.state.script import channel_of, job_of_channel
 from pipeline.state.snapshot import from_fields, to_fields
-from pipeline.state.store import FINISHED_TTL_S, JobStore
+from pipeline.state.store import FINISHED_TTL_S, JobStore, Shown
 
 __all__ = [
     "FINISHED_TTL_S",
     "LEASE_S",
+    "Claim",
+    "JobQueue",
     "JobStore",
     "Lease",
+    "QueueCounts",
     "Reply",
+    "Shown",
+    "channel_of",
     "connect",
+    "driver_name",
     "from_fields",
+    "job_of_channel",
+    "open_async_redis",
     "to_fields",
 ]
 
@@ -51,4 +63,4 @@ def connect(redis_url: str | None, data_dir: Path) -> JobStore:
     with ExitStack() as stack:
         url = stack.enter_context(embedded_server(data_dir)) if redis_url is None else redis_url
         redis = stack.enter_context(open_redis(url))
-        return JobStore(redis, redact_url(url), stack.pop_all().close)
+        return JobStore(redis, url, stack.pop_all().close)

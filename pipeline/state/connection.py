@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from typing import Final
 
 from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import EqualJitterBackoff, NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
@@ -56,6 +58,28 @@ def open_redis(url: str) -> Redis:
         socket_connect_timeout=_FIRST_ANSWER_S,
         socket_timeout=_ANSWER_S,
         retry=Retry(backoff, _RECONNECTS),
+    )
+
+
+def open_async_redis(url: str) -> AsyncRedis:
+    """Open the server at a URL for a loop's own use; nothing is asked yet.
+
+    Parameters
+    ----------
+    url : str
+        As `JobStore.url` gives it.
+
+    Returns
+    -------
+    redis.asyncio.Redis
+        Answers with text; to be closed with ``aclose``. It does not try again by itself.
+    """
+    return AsyncRedis.from_url(
+        url,
+        decode_responses=True,
+        socket_connect_timeout=_FIRST_ANSWER_S,
+        socket_timeout=_ANSWER_S,
+        retry=AsyncRetry(NoBackoff(), 0),
     )
 
 

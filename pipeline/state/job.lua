@@ -1,24 +1,34 @@
 -- Every change of a job's state, each in one step that nobody sees half done.
 --
--- KEYS  job:ID (a hash, and the channel's name), job:ID:lease, jobs (a sorted set, by time of creation)
+-- KEYS  job:ID (a hash, and the channel's name), job:ID:lease, jobs (a sorted set, by time of creation; jobs:OWNER has
+--       those of one client), queue (a sorted set of the jobs that wait, and a channel that says when one has come),
+--       queue:claimed (a sorted set of those that queue workers run), totals (a hash of sums over all jobs)
 -- ARGV  the change's name, the time in ISO 8601, then what that change takes
 --
 -- Whoever loses the connection before the answer runs a change again, so each may run twice.
 
-local job, lease, index = KEYS[1], KEYS[2], KEYS[3]
+local job, lease, index, queue, claimed, totals = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local now = ARGV[2]
 
 local FINAL = { completed = true, failed = true, cancelled = true }
-local PRIVATE = { spec = true, leaseToken = true }
+local PRIVATE = { spec = true, leaseToken = true, redo = true, losses = true }
 local TEXT = {
   id = true, status = true, error = true, collection = true, destination = true, driver = true,
-  resultUrl = true, createdAt = true, startedAt = true, completedAt = true,
+  resultUrl = true, createdAt = true, startedAt = true, completedAt = true, owner = true,
 }
 -- What a driver's snapshot replaces is everything but these.
 local KEPT = {
   id = true, collection = true, destination = true, spec = true, driver = true, leaseToken = true,
   cancelRequested = true, version = true, createdAt = true, startedAt = true, completedAt = true,
+  owner = true, redo = true, losses = true,
 }
+-- What adds up over all jobs, for metrics.
+local SUMMED = {
+  'stored', 'skipped', 'failed', 'bytesIn', 'bytesOut',
+  'secondsFetch', 'secondsResize', 'secondsEnhance', 'secondsStore',
+}
+-- A job whose queue worker died so often while it ran is not tried again.
+local MAX_LOSSES = 5
 
 local function get(field)
   return redis.call('HGET', job, field) or ''
@@ -47,6 +57,49 @@ local function commit()
   redis.call('HSET', job, 'version', version)
   redis.call('PUBLISH', job, as_json(redis.call('HGETALL', job)))
   return version
+end
+
+-- Whatever the next change works on.
+local function turn_to(id)
+  job = 'job:' .. id
+  lease = job .. ':lease'
+end
+
+local function as_pairs(flat)
+  local found = {}
+  for i = 1, #flat, 2 do
+    found[flat[i]] = flat[i + 1]
+  end
+  return found
+end
+
+-- Add what a snapshot has more than the one before it.
+local function sum_up(old, new)
+  for _, name in ipairs(SUMMED) do
+    local more = (tonumber(new[name]) or 0) - (tonumber(old[name]) or 0)
+    if more > 0 then
+      redis.call('HINCRBYFLOAT', totals, name, string.format('%.17g', more))
+    end
+  end
+  local before = cjson.decode(old.errors or '{}')
+  for name, count in pairs(cjson.decode(new.errors or '{}')) do
+    if count > (before[name] or 0) then
+      redis.call('HINCRBY', totals, 'errors:' .. name, count - (before[name] or 0))
+    end
+  end
+  if FINAL[new.status] then
+    redis.call('HINCRBY', totals, 'jobs:' .. new.status, 1)
+  end
+end
+
+local function finish(finished_ttl_s)
+  if get('completedAt') == '' then
+    redis.call('HSET', job, 'completedAt', now)
+  end
+  redis.call('DEL', lease)
+  redis.call('ZREM', queue, get('id'))
+  redis.call('ZREM', claimed, get('id'))
+  redis.call('EXPIRE', job, finished_ttl_s)
 end
 
 local function snapshot()
@@ -95,21 +148,75 @@ function change.read()
   return snapshot()
 end
 
+-- What everybody may see of it, as its channel carries it, and whose it is.
+function change.show()
+  local flat = snapshot()
+  if #flat == 0 then
+    return {}
+  end
+  return { as_json(flat), get('owner') }
+end
+
+local function enter_queue(score)
+  redis.call('ZADD', queue, score, get('id'))
+  commit()
+  redis.call('PUBLISH', queue, get('id'))
+end
+
+function change.enqueue(limit, owner, ...)
+  if redis.call('EXISTS', job) == 1 then
+    return 'exists'
+  end
+  if redis.call('ZCARD', queue) >= tonumber(limit) then
+    return 'full'
+  end
+  redis.call('HSET', job, 'createdAt', now, 'owner', owner, ...)
+  local time = string.format('%.3f', clock_ms())
+  redis.call('ZADD', index, time, get('id'))
+  if owner ~= '' then
+    redis.call('ZADD', index .. ':' .. owner, time, get('id'))
+  end
+  enter_queue(time)
+  return 'queued'
+end
+
+-- Have a job that has ended, or whose driver is gone, run again: what failed and what is left.
+function change.requeue(limit)
+  local status = field('status', unpack(snapshot()))
+  if not status then
+    return 'missing'
+  end
+  if status == 'queued' or status == 'processing' then
+    return 'busy'
+  end
+  if redis.call('ZCARD', queue) >= tonumber(limit) then
+    return 'full'
+  end
+  redis.call('HSET', job, 'status', 'queued', 'redo', status, 'completedAt', '', 'error', '')
+  redis.call('HDEL', job, 'losses', 'cancelRequested')
+  redis.call('ZREM', claimed, get('id'))
+  redis.call('PERSIST', job)
+  enter_queue(string.format('%.3f', clock_ms()))
+  return 'queued'
+end
+
 -- The newest jobs; what has expired is forgotten on the way.
-function change.list(limit)
+function change.list(limit, owner)
   local found, start = {}, 0
+  if owner and owner ~= '' then
+    index = index .. ':' .. owner
+  end
   while #found < tonumber(limit) do
     local id = redis.call('ZREVRANGE', index, start, start)[1]
     if not id then
       break
     end
-    job = 'job:' .. id
-    lease = job .. ':lease'
+    turn_to(id)
     local flat = snapshot()
     if #flat == 0 then
       redis.call('ZREM', index, id)
     else
-      found[#found + 1] = flat
+      found[#found + 1] = owner and as_json(flat) or flat
       start = start + 1
     end
   end
@@ -124,9 +231,10 @@ function change.cancel(finished_ttl_s)
   if redis.call('EXISTS', lease) == 1 then
     redis.call('HSET', job, 'cancelRequested', 1)
   else
-    redis.call('HSET', job, 'status', 'cancelled', 'completedAt', now)
+    redis.call('HSET', job, 'status', 'cancelled')
     redis.call('HDEL', job, 'leaseToken')
-    redis.call('EXPIRE', job, finished_ttl_s)
+    redis.call('HINCRBY', totals, 'jobs:cancelled', 1)
+    finish(finished_ttl_s)
   end
   commit()
   return snapshot()
@@ -149,6 +257,60 @@ function change.acquire(token, lease_ms, driver, dead_token)
   return { 'acquired', commit(), token }
 end
 
+-- The next job for a queue worker: first one whose worker died, then the oldest that waits.
+function change.claim(token, lease_ms, driver, finished_ttl_s)
+  local function take(id)
+    redis.call('ZADD', claimed, string.format('%.3f', clock_ms()), id)
+    change.acquire(token, lease_ms, driver, '')
+    return { id, get('redo') }
+  end
+  for _, id in ipairs(redis.call('ZRANGE', claimed, 0, -1)) do
+    turn_to(id)
+    local status = get('status')
+    if status == '' or FINAL[status] then
+      redis.call('ZREM', claimed, id)
+    elseif redis.call('EXISTS', lease) == 0 then
+      if redis.call('HINCRBY', job, 'losses', 1) < MAX_LOSSES then
+        return take(id)
+      end
+      redis.call('HSET', job, 'status', 'failed', 'error',
+        'its worker died ' .. MAX_LOSSES .. ' times while it ran; see the logs, then retry')
+      redis.call('HDEL', job, 'leaseToken')
+      redis.call('HINCRBY', totals, 'jobs:failed', 1)
+      finish(finished_ttl_s)
+      commit()
+    end
+  end
+  while true do
+    local id = redis.call('ZRANGE', queue, 0, 0)[1]
+    if not id then
+      return {}
+    end
+    redis.call('ZREM', queue, id)
+    turn_to(id)
+    if get('status') == 'queued' and redis.call('EXISTS', lease) == 0 then
+      return take(id)
+    end
+  end
+end
+
+-- A queue worker that is asked to end leaves its job to the next one, before all that wait.
+function change.give_back(token)
+  if redis.call('GET', lease) ~= token or FINAL[get('status')] then
+    return 0
+  end
+  redis.call('DEL', lease)
+  redis.call('HDEL', job, 'leaseToken')
+  redis.call('HSET', job, 'status', 'queued')
+  redis.call('ZREM', claimed, get('id'))
+  enter_queue(0)
+  return 1
+end
+
+function change.count()
+  return { redis.call('ZCARD', queue), redis.call('ZCARD', claimed), redis.call('HGETALL', totals) }
+end
+
 function change.publish(token, lease_ms, finished_ttl_s, ...)
   local status = field('status', ...)
   if FINAL[status] and get('status') == status and get('leaseToken') == token then
@@ -157,6 +319,7 @@ function change.publish(token, lease_ms, finished_ttl_s, ...)
   if redis.call('EXISTS', job) == 0 or not is_held_by(token) then
     return { false, get('driver') }
   end
+  sum_up(as_pairs(redis.call('HGETALL', job)), as_pairs({ ... }))
   for _, name in ipairs(redis.call('HKEYS', job)) do
     if not KEPT[name] then
       redis.call('HDEL', job, name)
@@ -164,11 +327,8 @@ function change.publish(token, lease_ms, finished_ttl_s, ...)
   end
   redis.call('HSET', job, ...)
   if FINAL[status] then
-    if get('completedAt') == '' then
-      redis.call('HSET', job, 'completedAt', now)
-    end
-    redis.call('DEL', lease)
-    redis.call('EXPIRE', job, finished_ttl_s)
+    redis.call('HDEL', job, 'redo', 'losses')
+    finish(finished_ttl_s)
   else
     redis.call('SET', lease, token, 'PX', lease_ms)
   end

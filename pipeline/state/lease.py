@@ -82,6 +82,10 @@ class Lease:
             )
         return Reply(int(version), bool(extra))
 
+    def give_back(self) -> None:
+        """Leave the job to the next queue worker: it is ``queued`` again, before all others."""
+        self._script.run("give_back", self._job_id, self._token)
+
     def release(self) -> None:
         """Give the job back; if it is not finished, it is ``stalled`` at once and can be resumed."""
         self._script.run("release", self._job_id, self._token)

@@ -10,7 +10,10 @@ from redis import Redis
 
 from pipeline.state.connection import redis_errors
 
-_INDEX: Final = "jobs"
+# The sets of all jobs, of those that wait and of those that queue workers run; and the sums over all jobs.
+_SHARED_KEYS: Final = ("jobs", "queue", "queue:claimed", "totals")
+
+QUEUE_CHANNEL: Final = "queue"
 
 
 class JobScript:
@@ -36,10 +39,20 @@ class JobScript:
         StateError
             If the server does not answer.
         """
-        keys = [job_key(job_id), f"{job_key(job_id)}:lease", _INDEX]
+        keys = [job_key(job_id), f"{job_key(job_id)}:lease", *_SHARED_KEYS]
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         with redis_errors(self._where):
             return self._script(keys, [change, now, *arguments])
+
+
+def channel_of(job_id: str) -> str:
+    """Return the channel that carries a job's state, a JSON object a message."""
+    return job_key(job_id)
+
+
+def job_of_channel(channel: str) -> str:
+    """Return the job of a channel."""
+    return channel.removeprefix("job:")
 
 
 def job_key(job_id: str) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Any, Final, get_args
 
-from pipeline.domain import JobStatus, Progress, Result, Stage
+from pipeline.domain import Job, JobStatus, Progress, Result, Stage
 from pipeline.errors import StateError
+from pipeline.urls import redact
 
 FieldValue = int | float | str
 
@@ -49,6 +51,9 @@ _SECONDS: Final[dict[str, Stage]] = {
 }
 
 
+# How many failed, by the error's class: JSON's text in a hash, its object in a message.
+_ERRORS: Final = "errors"
+
 _RESULT: Final = {"resultUrl": "url", "width": "width", "height": "height", "channels": "channels"}
 
 
@@ -78,6 +83,7 @@ def to_fields(progress: Progress) -> dict[str, FieldValue]:
         (_SECONDS, progress.seconds_by_stage),
     ):
         values |= {name: by_stage.get(stage) for name, stage in stages.items()}
+    values[_ERRORS] = json.dumps(dict(progress.failed_by_error))
     return {name: escape_surrogates(value) for name, value in values.items() if _is_known(value)}
 
 
@@ -111,6 +117,7 @@ def from_fields(fields: Mapping[str, Any]) -> Progress:
         **values,
         done_by_stage={stage: _number(fields, name, int) for name, stage in _DONE.items() if name in fields},
         failed_by_stage={stage: _number(fields, name, int) for name, stage in _FAILED.items() if name in fields},
+        failed_by_error=_counts(fields),
         seconds_by_stage={stage: _number(fields, name, float) for name, stage in _SECONDS.items() if name in fields},
     )
 
@@ -128,6 +135,14 @@ def flatten(fields: Mapping[str, FieldValue]) -> list[FieldValue]:
     return [part for name, value in fields.items() if value != "" or not name.endswith("At") for part in (name, value)]
 
 
+def fields_of_new(job: Job) -> list[FieldValue]:
+    """Return the hash of a job that has not begun, flat."""
+    progress = Progress(job.id, done_by_stage=dict.fromkeys(job.recipe.stages, 0))
+    # Whoever follows a job sees these; a signed URL's query is for the driver only.
+    places = {name: escape_surrogates(redact(getattr(job, name))) for name in ("collection", "destination")}
+    return flatten(to_fields(progress) | places | {"spec": job.to_json()})
+
+
 def _is_known(value: FieldValue | None) -> bool:
     # JSON has no infinity and no NaN.
     return value is not None and (not isinstance(value, float) or math.isfinite(value))
@@ -138,6 +153,15 @@ def _number(fields: Mapping[str, Any], name: str, kind: type[int] | type[float])
         return kind(fields[name])
     except (TypeError, ValueError):
         raise _unusable(fields, name) from None
+
+
+def _counts(fields: Mapping[str, Any]) -> dict[str, int]:
+    found = fields.get(_ERRORS, {})
+    try:
+        counts = json.loads(found) if isinstance(found, str) else found
+        return {str(name): int(count) for name, count in counts.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise _unusable(fields, _ERRORS) from None
 
 
 def _unusable(fields: Mapping[str, Any], name: str) -> StateError:

@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Final, Self
 
 from redis import Redis
@@ -13,11 +14,12 @@ from redis.client import PubSub
 
 from pipeline.domain import Job, Progress
 from pipeline.errors import JobConflictError, JobNotFoundError, RecipeError, StateError
-from pipeline.state.connection import redis_errors
+from pipeline.state.connection import redact_url, redis_errors
 from pipeline.state.driver import driver_name, has_ended, new_token
 from pipeline.state.lease import LEASE_S, Lease
+from pipeline.state.queue import JobQueue
 from pipeline.state.script import JobScript, job_key
-from pipeline.state.snapshot import escape_surrogates, flatten, from_fields, to_fields
+from pipeline.state.snapshot import fields_of_new, from_fields
 
 FINISHED_TTL_S: Final = 7 * 24 * 3600
 
@@ -25,6 +27,22 @@ log = logging.getLogger(__name__)
 
 # How often a reader that hears nothing looks whether the driver still lives.
 _LOOK_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A job's state as everybody may see it.
+
+    Attributes
+    ----------
+    text : str
+        A JSON object.
+    owner : str
+        Who submitted it to a server; empty if nobody did.
+    """
+
+    text: str
+    owner: str
 
 
 class JobStore:
@@ -36,8 +54,8 @@ class JobStore:
     ----------
     redis : Redis
         Answers with text (``decode_responses``).
-    where : str
-        The server's redacted URL, for messages.
+    url : str
+        The server's; what messages show of it is redacted.
     on_close : callable
         Gives back what the store was made of.
     finished_ttl_s : int
@@ -45,13 +63,15 @@ class JobStore:
     """
 
     def __init__(
-        self, redis: Redis, where: str, on_close: Callable[[], None], finished_ttl_s: int = FINISHED_TTL_S
+        self, redis: Redis, url: str, on_close: Callable[[], None], finished_ttl_s: int = FINISHED_TTL_S
     ) -> None:
         self._redis = redis
-        self._where = where
+        self.url = url
+        where = self._where = redact_url(url)
         self._on_close = on_close
         self._finished_ttl_s = finished_ttl_s
         self._script = JobScript(redis, where)
+        self.queue = JobQueue(redis, where, self._script, finished_ttl_s)
 
     def __enter__(self) -> Self:
         return self
@@ -71,10 +91,8 @@ class JobStore:
         JobConflictError
             If the id belongs to a job of another collection, destination or recipe.
         """
-        progress = Progress(job.id, done_by_stage=dict.fromkeys(job.recipe.stages, 0))
         spec = job.to_json()
-        places = {"collection": escape_surrogates(job.collection), "destination": escape_surrogates(job.destination)}
-        found = _pairs(self._script.run("create", job.id, *flatten(to_fields(progress) | places | {"spec": spec})))
+        found = _pairs(self._script.run("create", job.id, *fields_of_new(job)))
         if found.get("spec") != spec:
             differing = _conflicting_field(_job_of(found), job)
             if differing:
@@ -105,6 +123,28 @@ class JobStore:
     def jobs(self, limit: int = 50) -> list[tuple[Job, Progress]]:
         """Return the newest jobs and their states, newest first; one that cannot be read is left out and logged."""
         return list(_readable(map(_pairs, self._script.run("list", "", limit))))
+
+    def shown(self, job_id: str) -> Shown:
+        """Return a job's present state as its channel carries it.
+
+        Raises
+        ------
+        JobNotFoundError
+            If there is none with that id.
+        """
+        found = self._script.run("show", job_id)
+        if not found:
+            raise _not_found(job_id)
+        return Shown(*found)
+
+    def list_shown(self, owner: str, limit: int) -> list[str]:
+        """Return the newest jobs of an owner (empty: of all) as their channels carry them, JSON, newest first."""
+        return list(self._script.run("list", "", limit, owner))
+
+    def ping(self) -> None:
+        """Raise StateError unless the server answers."""
+        with redis_errors(self._where):
+            self._redis.ping()
 
     def request_cancel(self, job_id: str) -> Progress:
         """Ask a job's driver to stop; without a driver the job is ``cancelled`` at once, and a finished one stays.

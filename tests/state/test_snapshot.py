@@ -26,6 +26,7 @@ progresses = st.builds(
     failed=counts,
     done_by_stage=st.dictionaries(stages, counts),
     failed_by_stage=st.dictionaries(stages, counts),
+    failed_by_error=st.dictionaries(st.sampled_from(["MissingError", "DecodeError"]), counts),
     seconds_by_stage=st.dictionaries(stages, measures),
     bytes_in=counts,
     bytes_out=counts,

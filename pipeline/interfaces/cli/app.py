@@ -11,7 +11,7 @@ from rich.markup import escape
 
 import pipeline
 from pipeline.errors import PipelineError
-from pipeline.interfaces.cli import bench, demo, exits, jobs, models, plan, run
+from pipeline.interfaces.cli import bench, demo, exits, jobs, models, plan, run, serve
 
 app = typer.Typer(
     name="pipeline",
@@ -24,6 +24,7 @@ app = typer.Typer(
 for panel, commands in {
     "Run": (run.run, demo.demo, plan.plan, bench.bench),
     "Jobs": (jobs.jobs, jobs.status, jobs.watch, jobs.cancel, jobs.retry, jobs.resume, jobs.failures),
+    "Service": (serve.serve, serve.work),
     "Models": (models.models, models.train, models.evaluate),
 }.items():
     for command in commands:

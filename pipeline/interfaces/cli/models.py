@@ -60,7 +60,10 @@ def train(
     start: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", exists=True, dir_okay=False, help="Begin with the weights of this .keras file, not by chance."
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="Begin with this .keras file's weights, not by chance.",
         ),
     ] = None,
 ) -> None:

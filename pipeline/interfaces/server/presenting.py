@@ -1,0 +1,130 @@
+"""A job and its outcomes as clients see them: nothing of the server's own paths. Pure."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+from urllib.parse import quote
+
+from pipeline.domain import FINAL_STATUSES, STAGES
+from pipeline.errors import remedy_for
+from pipeline.sources import key_for_url
+
+# What of a job's state is of no use to a client, or tells of the machine.
+_HIDDEN: Final = frozenset({"driver", "owner"})
+
+UPLOADS: Final = "_uploads"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A job's state, ready to be sent.
+
+    Attributes
+    ----------
+    job_id : str
+    version : int
+    is_final : bool
+    text : str
+        The JSON object that ``GET /jobs/ID`` answers.
+    owner : str
+    """
+
+    job_id: str
+    version: int
+    is_final: bool
+    text: str
+    owner: str
+
+    @classmethod
+    def of_text(cls, text: str, root: Path) -> Self:
+        """Read what the job's channel carries."""
+        fields = json.loads(text)
+        return cls(
+            job_id=fields["id"],
+            version=int(fields["version"]),
+            is_final=fields["status"] in FINAL_STATUSES,
+            text=json.dumps(present_job(fields, root)),
+            owner=str(fields.get("owner", "")),
+        )
+
+
+def job_folder(root: Path, job_id: str) -> Path:
+    """Return where the results of a job go that names no other place."""
+    return root / job_id
+
+
+def uploads_folder(root: Path, job_id: str) -> Path:
+    """Return where a job's uploaded files are; no key can begin like that."""
+    return root / job_id / UPLOADS
+
+
+def present_job(fields: Mapping[str, Any], root: Path) -> dict[str, Any]:
+    """Return a job's fields with paths of the server's own replaced by relative URLs of the service."""
+    own = str(job_folder(root, str(fields["id"])))
+    shown = {name: value for name, value in fields.items() if name not in _HIDDEN}
+    if str(shown.get("collection", "")).startswith(own):
+        shown["collection"] = "uploads" if UPLOADS in shown["collection"] else "list"
+    if shown.get("destination") == own:
+        shown["destination"] = f"results/{quote(str(fields['id']))}"
+        if key := _key_of(str(shown.get("resultUrl", "")), own):
+            shown["resultUrl"] = result_url(str(fields["id"]), key)
+    return shown
+
+
+def present_outcome(row: Mapping[str, Any], job_id: str, own_folder: Path | None) -> dict[str, Any]:
+    """Return a row of the ledger in the words of the service.
+
+    Parameters
+    ----------
+    row : mapping
+    job_id : str
+    own_folder : Path or None
+        The job's folder, if its destination is the server's own.
+    """
+    shown = {
+        "key": row["key"],
+        "url": row["url"],
+        "status": row["status"],
+        "width": row["width"],
+        "height": row["height"],
+        "bytesIn": row["bytes_in"],
+        "bytesOut": row["bytes_out"],
+        "sha256": row["sha256"],
+        "attempts": row["attempts"],
+        "stage": row["stage"],
+        "error": row["error"],
+        "message": row["message"],
+        "remedy": remedy_for(row["error"]),
+        "seconds": {stage: row[f"seconds_{stage}"] for stage in STAGES},
+    }
+    if own_folder is None:
+        return shown | {"output": row["output"]}
+    if row["status"] == "stored":
+        shown["resultUrl"] = result_url(job_id, row["key"])
+    if str(row["url"]).startswith(str(own_folder / UPLOADS)):
+        name = posixpath.basename(row["url"])
+        # The number in front is ours: two files of one name stay two.
+        shown["url"] = name[5:]
+        shown["message"] = str(row["message"]).replace(str(row["url"]), name[5:])
+        shown["sourceUrl"] = f"sources/{quote(job_id)}/{quote(str(row['key']))}"
+    return shown
+
+
+def result_url(job_id: str, key: str) -> str:
+    """Return where a result is, relative to the root of the service."""
+    return f"results/{quote(job_id)}/{quote(key)}"
+
+
+def key_of_upload(path: Path) -> str:
+    """Return the key that an uploaded file gets."""
+    return key_for_url(str(path))
+
+
+def _key_of(output: str, own: str) -> str:
+    prefix = own + "/"
+    return posixpath.splitext(output.removeprefix(prefix))[0] if output.startswith(prefix) else ""

@@ -1,0 +1,166 @@
+"""``/ws``: one WebSocket, which may follow many jobs."""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+from typing import Any, Final
+
+from tornado.websocket import WebSocketClosedError, WebSocketHandler
+
+from pipeline.errors import JobNotFoundError, PipelineError
+from pipeline.interfaces.server.base import Guarded, log
+from pipeline.interfaces.server.errors import RequestError, as_request_error
+from pipeline.interfaces.server.presenting import Snapshot
+from pipeline.interfaces.server.relay import error_text
+from pipeline.interfaces.server.services import may_see
+from pipeline.interfaces.server.submission import parse_json
+
+# WebSocket's own codes for why one is closed.
+_POLICY: Final = 1008
+_GOING_AWAY: Final = 1001
+
+
+class Socket(Guarded, WebSocketHandler):
+    """A client that follows jobs."""
+
+    def initialize(self, services: Any, route: str) -> None:
+        """Take what all handlers share."""
+        super().initialize(services, route)
+        self._following: set[str] = set()
+        # The latest state of each job that the client has not been sent yet.
+        self._pending: dict[str, Snapshot] = {}
+        self._sending: asyncio.Task[None] | None = None
+        self._is_open = False
+
+    def check_access(self) -> None:
+        """Beside what every request has to fulfil, a page of another site may not open a socket."""
+        super().check_access()
+        self.check_same_site()
+        services = self.services
+        if services.sockets_by_client[self.client.name] >= services.options.limits.sockets_per_client:
+            raise RequestError(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                f"too many WebSockets; allowed are {services.options.limits.sockets_per_client} a client",
+                {"Retry-After": "5"},
+            )
+
+    def check_origin(self, origin: str) -> bool:
+        """Leave that to `check_access`, which answers in JSON."""
+        return True
+
+    async def get(self, *args: Any, **kwargs: Any) -> None:
+        """Become a WebSocket, or say that this is one."""
+        if self.request.headers.get("Upgrade", "").lower() != "websocket":
+            self.refuse(RequestError(HTTPStatus.BAD_REQUEST, "/ws is for WebSockets: connect with ws:// or wss://"))
+            return
+        await super().get(*args, **kwargs)
+
+    def open(self, *args: str, **kwargs: str) -> None:
+        """Count the socket."""
+        self._is_open = True
+        self.set_nodelay(True)
+        self.services.sockets_by_client[self.client.name] += 1
+        self.services.metrics.sockets.inc()
+
+    async def on_message(self, message: str | bytes) -> None:
+        """Do what the client asks for; the next message is read when this one has been answered."""
+        try:
+            await self._do(message)
+        except PipelineError as error:
+            await self._send(error_text(str(as_request_error(error)), getattr(error, "job_id", None)))
+
+    async def _do(self, message: str | bytes) -> None:
+        asked = parse_json(message.encode() if isinstance(message, str) else message, "the message")
+        kind, job_id = asked.get("type"), asked.get("jobId")
+        if kind not in {"subscribe", "unsubscribe"}:
+            shown = repr(kind)[:100]
+            raise RequestError(
+                HTTPStatus.UNPROCESSABLE_ENTITY, f"type is {shown}; allowed are 'subscribe' and 'unsubscribe'"
+            )
+        if not isinstance(job_id, str) or not job_id or len(job_id) > 100:
+            raise RequestError(HTTPStatus.UNPROCESSABLE_ENTITY, f"jobId is {job_id!r:.100}; allowed is a job's id")
+        if kind == "unsubscribe":
+            self._forget(job_id)
+            return
+        try:
+            await self._subscribe(job_id)
+        except PipelineError as error:
+            await self._send(error_text(str(as_request_error(error)), job_id))
+
+    async def _subscribe(self, job_id: str) -> None:
+        limits, relay = self.services.options.limits, self.services.relay
+        # Asked again, it is shown again, as after a retry.
+        self._forget(job_id)
+        if len(self._following) >= limits.jobs_per_socket:
+            raise RequestError(
+                HTTPStatus.TOO_MANY_REQUESTS, f"too many jobs; allowed are {limits.jobs_per_socket} a WebSocket"
+            )
+        owner = relay.owner_of(job_id)
+        if owner is None:
+            await self.services.show(job_id, self.client)
+        elif not may_see(self.client, owner):
+            raise JobNotFoundError(f"no job {job_id!r}")
+        if self._is_open:
+            self._following.add(job_id)
+            await relay.follow(job_id, self)
+            if not self._is_open:
+                self._forget(job_id)
+
+    def offer(self, snapshot: Snapshot) -> None:
+        """Send a job's latest state as soon as the client has taken what came before."""
+        if not self._is_open or snapshot.job_id not in self._following:
+            return
+        self._pending[snapshot.job_id] = snapshot
+        if snapshot.is_final:
+            self._following.discard(snapshot.job_id)
+            # The relay forgets the job by itself.
+        if self._sending is None or self._sending.done():
+            self._sending = asyncio.ensure_future(self._send_pending())
+
+    async def _send_pending(self) -> None:
+        while self._pending:
+            job_id = next(iter(self._pending))
+            snapshot = self._pending.pop(job_id)
+            if not await self._send(f'{{"jobId": "{job_id}", "status": {snapshot.text}}}'):
+                return
+
+    async def _send(self, text: str) -> bool:
+        try:
+            async with asyncio.timeout(self.services.options.limits.socket_deadline_s):
+                await self.write_message(text)
+        except WebSocketClosedError:
+            return False
+        except TimeoutError:
+            self._drop()
+            return False
+        self.services.metrics.messages.inc()
+        return True
+
+    def _drop(self) -> None:
+        """Close a socket whose client takes nothing: politeness would wait for it too."""
+        log.info("socket_dropped", client=self.client.name)
+        self.services.metrics.dropped.inc()
+        self.close(_POLICY, "too slow")
+        if self.ws_connection is not None and self.ws_connection.stream is not None:
+            self.ws_connection.stream.close()
+
+    def leave(self) -> None:
+        """Close the socket since the server ends: its client will come back."""
+        self.close(_GOING_AWAY, "the server ends")
+
+    def on_close(self) -> None:
+        """Forget everything of it."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        for job_id in list(self._following):
+            self._forget(job_id)
+        self._pending.clear()
+        self.services.sockets_by_client[self.client.name] -= 1
+        self.services.metrics.sockets.dec()
+
+    def _forget(self, job_id: str) -> None:
+        self._following.discard(job_id)
+        self._pending.pop(job_id, None)
+        self.services.relay.unfollow(job_id, self)
