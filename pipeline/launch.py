@@ -171,7 +171,13 @@ def _settle(collection: Place | Sequence[Place], job: Job, storage_options: Mapp
         ) from error
 
 
-def keep_list(entries: Sequence[Place], job: Job, storage_options: Mapping[str, Any] | None = None) -> Job:
+def keep_list(
+    entries: Sequence[Place],
+    job: Job,
+    storage_options: Mapping[str, Any] | None = None,
+    *,
+    name: str = "collection",
+) -> Job:
     """Write a list of images beside the ledger, where any process finds it; return the job with that collection.
 
     Raises
@@ -185,7 +191,7 @@ def keep_list(entries: Sequence[Place], job: Job, storage_options: Mapping[str, 
     # Named by its content: another list under the same id is another collection.
     digest = hashlib.blake2b(lines.encode(), digest_size=8).hexdigest()
     ledger = Ledger(job.destination, job.id, storage_options)
-    return replace(job, collection=ledger.save(f"collection-{digest}.jsonl", lines))
+    return replace(job, collection=ledger.save(f"{name}-{digest}.jsonl", lines))
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 pytest_plugins = [
     "tests.fixtures.cluster",
     "tests.fixtures.photographs",
+    "tests.fixtures.service",
     "tests.fixtures.valkey",
     "tests.fixtures.web",
 ]

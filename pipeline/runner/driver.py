@@ -317,7 +317,8 @@ class Driver:
                     core.is_cancelled = self._is_leaving = True
                 case LeaseTaken():
                     raise LeaseLostError(f"another driver has taken job {self.job.id!r} over")
-        for number, outcomes in client.gather(stored, errors="skip").items():
+        # Even of nothing, a gathering waits for the loop's next turn.
+        for number, outcomes in client.gather(stored, errors="skip").items() if stored else ():
             if outcomes is None:
                 self._handle_loss(core, client, number)
                 continue

@@ -20,7 +20,7 @@ local TEXT = {
 local KEPT = {
   id = true, collection = true, destination = true, spec = true, driver = true, leaseToken = true,
   cancelRequested = true, version = true, createdAt = true, startedAt = true, completedAt = true,
-  owner = true, redo = true, losses = true,
+  owner = true, redo = true, losses = true, recipe = true,
 }
 -- What adds up over all jobs, for metrics.
 local SUMMED = {

@@ -144,9 +144,9 @@ class Guarded(RequestHandler):
         except ValueError:
             reason = "the request cannot be done"
         if isinstance(error, HTTPError) and error.log_message and status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
-            reason = error.get_message()[:200]
+            reason = (error.get_message() or reason)[:200]
         if status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            reason = f"{self.request.method} is not possible on {(self.request.path or '')[:100]}"
+            reason = f"{self.request.method} is not possible on {self.request.path}"
         self.answer({"error": reason}, status_code)
 
     def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
@@ -173,4 +173,4 @@ class NotFound(Guarded):
 
     def prepare(self) -> None:
         """Say so, whatever the method."""
-        self.refuse(RequestError(HTTPStatus.NOT_FOUND, f"nothing is at {(self.request.path or '')[:100]}"))
+        self.refuse(RequestError(HTTPStatus.NOT_FOUND, f"nothing is at {self.request.path}"))

@@ -15,7 +15,7 @@ from pipeline.domain import Job
 from pipeline.errors import PipelineError
 from pipeline.interfaces.server.base import Guarded
 from pipeline.interfaces.server.errors import RequestError
-from pipeline.interfaces.server.presenting import Snapshot, job_folder, present_outcome, uploads_folder
+from pipeline.interfaces.server.presenting import Snapshot, job_folder, present_outcome
 from pipeline.interfaces.server.submission import Submission, parse_json, read_recipe, read_submission
 from pipeline.interfaces.server.uploads import UploadReceiver
 
@@ -65,7 +65,7 @@ class Jobs(Guarded):
             raise self._too_large()
         if kind == "multipart/form-data":
             self._job = self.services.make_job(Submission())
-            folder = uploads_folder(self.services.options.root, self._job.id)
+            folder = job_folder(self.services.options.root, self._job.id)
             self._upload = UploadReceiver(content_type, folder, limits)
 
     def data_received(self, chunk: bytes) -> None:

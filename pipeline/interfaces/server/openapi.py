@@ -214,6 +214,7 @@ def _schemas(limits: Limits) -> dict[str, Any]:
     item |= {
         "status": {"enum": ["stored", "skipped", "failed"]},
         "seconds": {"type": "object", "additionalProperties": {"type": "number"}},
+        "finishedAt": {"type": "number", "description": "Seconds since the epoch."},
     }
     model = {name: {"type": "string"} for name in ("name", "description", "figures")} | {"scale": {"type": "integer"}}
     return {

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from pipeline.domain import FINAL_STATUSES, STAGES
 from pipeline.errors import remedy_for
+from pipeline.interfaces.server.submission import FIELD_BY_OPTION
 from pipeline.sources import key_for_url
 
 # What of a job's state is of no use to a client, or tells of the machine.
@@ -73,7 +74,11 @@ def present_job(fields: Mapping[str, Any], root: Path) -> dict[str, Any]:
         shown["destination"] = f"results/{quote(str(fields['id']))}"
         if key := _key_of(str(shown.get("resultUrl", "")), own):
             shown["resultUrl"] = result_url(str(fields["id"]), key)
-    return shown
+    return shown | _present_recipe(shown.pop("recipe", {}))
+
+
+def _present_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    return {option: recipe[field] for option, field in FIELD_BY_OPTION.items() if field in recipe}
 
 
 def present_outcome(row: Mapping[str, Any], job_id: str, own_folder: Path | None) -> dict[str, Any]:
@@ -100,6 +105,7 @@ def present_outcome(row: Mapping[str, Any], job_id: str, own_folder: Path | None
         "error": row["error"],
         "message": row["message"],
         "remedy": remedy_for(row["error"]),
+        "finishedAt": row["finished_at"].timestamp(),
         "seconds": {stage: row[f"seconds_{stage}"] for stage in STAGES},
     }
     if own_folder is None:

@@ -19,7 +19,7 @@ from pipeline.interfaces.server.access import TokenBucket
 from pipeline.interfaces.server.errors import RequestError
 from pipeline.interfaces.server.metrics import Metrics
 from pipeline.interfaces.server.options import Client, ServerOptions
-from pipeline.interfaces.server.presenting import Snapshot, job_folder
+from pipeline.interfaces.server.presenting import UPLOADS, Snapshot, job_folder
 from pipeline.interfaces.server.relay import Relay
 from pipeline.interfaces.server.submission import Submission
 from pipeline.job import choose_model
@@ -138,7 +138,7 @@ class Services:
 
     def with_uploads(self, job: Job, paths: list[str]) -> Job:
         """Give a job its uploaded files as its collection."""
-        return keep_list(paths, replace(job, collection=job.destination))
+        return keep_list(paths, replace(job, collection=job.destination), name=UPLOADS)
 
 
 def may_see(client: Client, owner: str) -> bool:

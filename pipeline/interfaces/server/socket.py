@@ -73,7 +73,7 @@ class Socket(Guarded, WebSocketHandler):
     async def _do(self, message: str | bytes) -> None:
         asked = parse_json(message.encode() if isinstance(message, str) else message, "the message")
         kind, job_id = asked.get("type"), asked.get("jobId")
-        if kind not in {"subscribe", "unsubscribe"}:
+        if kind not in ("subscribe", "unsubscribe"):  # a set would ask for its hash
             shown = repr(kind)[:100]
             raise RequestError(
                 HTTPStatus.UNPROCESSABLE_ENTITY, f"type is {shown}; allowed are 'subscribe' and 'unsubscribe'"

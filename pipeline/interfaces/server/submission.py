@@ -11,12 +11,13 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from pipeline.domain import Recipe
+from pipeline.errors import RecipeError
 from pipeline.interfaces.server.errors import RequestError
 from pipeline.interfaces.server.options import ServerOptions
 from pipeline.urls import redact
 
 _FIELDS: Final = ("imageUrl", "imageUrls", "collection", "destination", "options", "jobId")
-_OPTIONS: Final[Mapping[str, str]] = {
+FIELD_BY_OPTION: Final[Mapping[str, str]] = {
     "maxWidth": "max_width",
     "maxHeight": "max_height",
     "fit": "fit",
@@ -28,6 +29,8 @@ _OPTIONS: Final[Mapping[str, str]] = {
     "background": "background",
     "keepCopyright": "keep_copyright",
 }
+
+_OPTION_BY_FIELD: Final = {field: option for option, field in FIELD_BY_OPTION.items()}
 
 _MAX_URL: Final = 4096
 
@@ -117,11 +120,16 @@ def read_recipe(given: Any) -> Recipe:
     """
     if not isinstance(given, dict):
         raise _unusable("options", given, "an object")
-    _require_known(given, tuple(_OPTIONS), "options.")
-    values = {_OPTIONS[name]: value for name, value in given.items()}
+    _require_known(given, tuple(FIELD_BY_OPTION), "options.")
+    values = {FIELD_BY_OPTION[name]: value for name, value in given.items()}
     if values.get("enhance") == "none":
         values["enhance"] = None
-    return Recipe.from_mapping(values)
+    try:
+        return Recipe.from_mapping(values)
+    except RecipeError as error:
+        # In the client's words.
+        name, _, rest = str(error).partition(" ")
+        raise RecipeError(f"{_OPTION_BY_FIELD.get(name, name)} {rest}") from error
 
 
 def _read_urls(body: Mapping[str, Any], max_urls: int) -> tuple[str, ...]:

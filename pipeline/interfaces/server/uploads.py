@@ -14,6 +14,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from pipeline.interfaces.server.errors import RequestError
 from pipeline.interfaces.server.options import Limits
+from pipeline.interfaces.server.presenting import UPLOADS
 from pipeline.sources.keys import clean_component
 
 _MAX_FIELD_BYTES: Final = 64 * 2**10
@@ -41,7 +42,7 @@ class UploadReceiver:
     content_type : str
         The request's.
     folder : Path
-        Made for the files; `discard` removes it.
+        The new job's own, in which a folder is made for the files; `discard` removes it.
     limits : Limits
 
     Raises
@@ -56,7 +57,8 @@ class UploadReceiver:
             raise RequestError(HTTPStatus.BAD_REQUEST, "the upload has no boundary in its Content-Type")
         self.files: list[Path] = []
         self.fields: dict[str, bytes] = {}
-        self._folder = folder
+        self._job_folder = folder
+        self._folder = folder / UPLOADS
         self._limits = limits
         self._part = _Part()
         self._is_whole = False
@@ -94,7 +96,7 @@ class UploadReceiver:
     def discard(self) -> None:
         """Remove what was written."""
         self._close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self._job_folder, ignore_errors=True)
 
     def _begin_part(self) -> None:
         self._part = _Part()

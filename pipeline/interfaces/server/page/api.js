@@ -49,7 +49,7 @@ export class Api {
     return this.#ask("jobs", { method: "POST", headers: { "Content-Type": "application/json" }, body });
   }
 
-  /** Upload files; `onProgress` is called with 0 to 1. fetch() does not tell how much it has sent, XMLHttpRequest does. */
+  /** Upload files; `onProgress` is called with 0 to 1. That is why not fetch(): it does not tell how much is sent. */
   submitFiles(files, options, onProgress) {
     const form = new FormData();
     form.append("options", JSON.stringify(options));

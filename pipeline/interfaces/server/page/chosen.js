@@ -60,13 +60,19 @@ export class ChosenFiles {
             {},
             make("span", { class: "file-name", title: file.name }, file.name),
             make("span", { class: "soft" }, formatBytes(file.size)),
-            make("button", { class: "link", type: "button", "aria-label": `Remove ${file.name}`, onclick: () => this.#remove(name) }, "×"),
+            this.#removeButton(name, file),
           ),
         ),
         rest > 0 ? make("li", { class: "soft" }, `and ${formatCount(rest)} more`) : null,
       ),
     );
     this.changed();
+  }
+
+  #removeButton(name, file) {
+    const button = make("button", { class: "link", type: "button", "aria-label": `Remove ${file.name}` }, "×");
+    button.addEventListener("click", () => this.#remove(name));
+    return button;
   }
 
   #removeAll() {

@@ -3,9 +3,14 @@
 import { hideControl, make, setText, setVariable } from "./dom.js";
 import { STAGES } from "./jobs.js";
 import { Split } from "./split.js";
-import { formatBytes, formatCount, formatPixels, formatSeconds, lastPart } from "./words.js";
+import { formatBytes, formatCount, formatPixels, formatSeconds, nameItem } from "./words.js";
 
 const SUFFIX_BY_TYPE = { "image/jpeg": ".jpg", "image/webp": ".webp", "image/avif": ".avif", "image/png": ".png" };
+
+const LOADING = "Loading …";
+const NOT_SHOWN = "This browser cannot show this format; the download works.";
+const NO_ORIGINAL =
+  "The original cannot be shown: its server does not give it to this page, or the browser does not know its format.";
 
 export class Compare {
   #items = [];
@@ -34,13 +39,15 @@ export class Compare {
   }
 
   #build() {
-    const button = (text, label, onclick) => make("button", { class: "quiet", type: "button", "aria-label": label, onclick }, text);
+    const button = (text, label, onclick) =>
+      make("button", { class: "quiet", type: "button", "aria-label": label, onclick }, text);
     this.title = make("h2", { id: "compare-title" });
     this.place = make("span", { class: "soft place" });
     this.previous = button("←", "Previous image", () => this.#show(this.#index - 1));
     this.following = button("→", "Next image", () => this.#show(this.#index + 1));
     this.close = button("Close", "Close the comparison", () => this.dialog.close());
-    this.zoom = make("button", { class: "quiet", type: "button", "aria-pressed": "false", onclick: () => this.#toggleZoom() }, "Actual size");
+    this.zoom = make("button", { class: "quiet", type: "button", "aria-pressed": "false" }, "Actual size");
+    this.zoom.addEventListener("click", () => this.#toggleZoom());
     this.download = make("a", { class: "button primary" }, "Download");
     this.note = make("p", { class: "note", role: "status" });
     this.facts = make("dl", { class: "compare-facts" });
@@ -64,7 +71,7 @@ export class Compare {
     const isCurrent = () => turn === this.#turn;
     this.#index = index;
     const item = this.#items[index];
-    setText(this.title, item.key);
+    setText(this.title, nameItem(item));
     setText(this.place, `${formatCount(index + 1)} of ${formatCount(this.#items.length)}`);
     this.previous.disabled = index === 0;
     this.following.disabled = index === this.#items.length - 1;
@@ -76,7 +83,7 @@ export class Compare {
   }
 
   async #loadResult(item, isCurrent) {
-    setText(this.note, "Loading …");
+    setText(this.note, LOADING);
     this.download.hidden = true;
     try {
       const { address, blob } = await this.#hold(item.resultUrl);
@@ -86,9 +93,9 @@ export class Compare {
       this.download.download = fileName(item, blob.type);
       this.download.hidden = false;
       await this.split.after.decode();
-      if (isCurrent() && this.note.textContent === "Loading …") setText(this.note, "");
+      if (isCurrent() && this.note.textContent === LOADING) setText(this.note, "");
     } catch (error) {
-      if (isCurrent()) setText(this.note, this.download.hidden ? error.message : "This browser cannot show this format; the download works.");
+      if (isCurrent()) setText(this.note, this.download.hidden ? error.message : NOT_SHOWN);
     }
   }
 
@@ -100,14 +107,15 @@ export class Compare {
       before.src = address;
       await before.decode();
       if (!isCurrent()) return;
-      this.split.shape(item.width || before.naturalWidth, item.height || before.naturalHeight, this.#fit || guessFit(item, before));
+      const [columns, rows] = [item.width || before.naturalWidth, item.height || before.naturalHeight];
+      this.split.shape(columns, rows, this.#fit || guessFit(item, before));
       this.split.isComparable = true;
       this.#describe(item, before);
     } catch {
       if (!isCurrent()) return;
       before.removeAttribute("src");
       hideControl(this.split.control, true, this.close);
-      setText(this.note, "The original cannot be shown here: its server does not give it to this page, or the browser does not know its format.");
+      setText(this.note, NO_ORIGINAL);
     }
   }
 
@@ -173,7 +181,7 @@ function publicAddress(url) {
 }
 
 function fileName(item, type) {
-  const name = lastPart(item.key);
   const suffix = SUFFIX_BY_TYPE[type] || "";
-  return suffix && !name.toLowerCase().endsWith(suffix) ? `${name}${suffix}` : name;
+  const stem = nameItem(item).replace(/\.[a-z0-9]{2,5}$/i, "");
+  return `${stem || "image"}${suffix}`;
 }

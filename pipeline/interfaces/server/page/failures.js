@@ -49,7 +49,9 @@ export class Failures {
         make(
           "h4",
           {},
-          make("span", { class: `stage-tag ${item.stage || ""}` }, item.stage || "run"), make("span", {}, item.error || "Error"), count,
+          make("span", { class: `stage-tag ${item.stage || ""}` }, item.stage || "run"),
+          make("span", {}, item.error || "Error"),
+          count,
         ),
         make("p", { class: "remedy" }, make("strong", {}, "What to do: "), item.remedy || NO_REMEDY),
         list,

@@ -41,7 +41,8 @@ export class JobForm {
 
   #takeDropped(images, leftOut) {
     this.chosen.add(images);
-    showProblem(this.problem, leftOut ? `${formatImages(leftOut, "file")} that ${leftOut === 1 ? "is" : "are"} no image left out.` : "");
+    const verb = leftOut === 1 ? "is no image and was" : "are no images and were";
+    showProblem(this.problem, leftOut ? `${formatImages(leftOut, "file")} ${verb} left out.` : "");
   }
 
   #nameButton() {

@@ -1,7 +1,7 @@
 /** The results of a job: a grid of thumbnails, each loaded when it comes into sight. */
 
 import { make } from "./dom.js";
-import { formatBytes, formatPixels } from "./words.js";
+import { formatBytes, formatPixels, nameItem } from "./words.js";
 
 const NEARLY_IN_SIGHT = "300px";
 
@@ -40,9 +40,9 @@ export class Gallery {
     const frame = make("span", { class: "thumbnail" });
     const tile = make(
       "button",
-      { type: "button", class: "tile", "aria-label": `Compare ${item.key}, before and after`, title: item.key },
+      { type: "button", class: "tile", "aria-label": `Compare ${nameItem(item)}, before and after`, title: item.key },
       frame,
-      make("span", { class: "tile-name" }, item.key),
+      make("span", { class: "tile-name" }, nameItem(item)),
       make("span", { class: "tile-facts" }, [size, formatBytes(item.bytesOut || 0)].filter(Boolean).join(" · ")),
     );
     tile.addEventListener("click", () => this.compare(this.#items, index));

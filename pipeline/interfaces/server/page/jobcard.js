@@ -10,6 +10,9 @@ import {
   describeRecipe, explainStatus, formatAgo, formatBytes, formatCount, formatImages, formatRate, formatSeconds, nameJob,
 } from "./words.js";
 
+// In the order in which they stand.
+const FACTS = ["rate", "left", "elapsed", "failed", "skipped", "bytes"];
+
 export class JobCard {
   #status = null;
 
@@ -38,7 +41,7 @@ export class JobCard {
     this.count = make("span", { class: "job-count" });
     this.percent = make("span", { class: "job-percent" });
     this.progress = make("p", { class: "job-progress" }, this.count, this.percent);
-    this.facts = ["rate", "left", "elapsed", "failed", "skipped", "bytes"].map((name) => make("li", { class: name, hidden: true }));
+    this.facts = FACTS.map((name) => make("li", { class: name, hidden: true }));
     this.cancel = make("button", { class: "quiet", type: "button", onclick: () => this.#cancel() });
     this.retry = make("button", { class: "quiet", type: "button", onclick: () => this.#retry() });
     this.problem = make("p", { class: "problem", role: "alert", hidden: true });
@@ -52,7 +55,12 @@ export class JobCard {
       this.overall.node,
       this.note,
       this.stages.node,
-      make("footer", {}, make("ul", { class: "job-facts" }, ...this.facts), make("div", { class: "actions" }, this.cancel, this.retry)),
+      make(
+        "footer",
+        {},
+        make("ul", { class: "job-facts" }, ...this.facts),
+        make("div", { class: "actions" }, this.cancel, this.retry),
+      ),
       this.problem,
       this.failures.node,
       this.results.node,
@@ -99,10 +107,11 @@ export class JobCard {
     const isBare = !isRunning && !done;
     for (const node of [this.progress, this.overall.node, this.stages.node]) setHidden(node, isBare);
     const bytes = status.bytesIn ? `${formatBytes(status.bytesIn)} in, ${formatBytes(status.bytesOut || 0)} out` : "";
+    const elapsed = formatSeconds(status.seconds || 0);
     const texts = [
       status.imagesPerSecond ? formatRate(status.imagesPerSecond) : "",
       isRunning && status.etaSeconds !== undefined ? `${formatSeconds(status.etaSeconds)} left` : "",
-      status.seconds ? (isRunning ? `${formatSeconds(status.seconds)} so far` : `took ${formatSeconds(status.seconds)}`) : "",
+      status.seconds ? (isRunning ? `${elapsed} so far` : `took ${elapsed}`) : "",
       status.failed ? `${formatCount(status.failed)} failed` : "",
       status.skipped ? `${formatCount(status.skipped)} skipped` : "",
       bytes,
@@ -118,7 +127,8 @@ export class JobCard {
     setText(this.cancel, isCancelling ? "Cancelling …" : "Cancel");
     setAttribute(this.cancel, "aria-disabled", isCancelling ? "true" : null);
     hideControl(this.cancel, !canCancel(status), this.title);
-    setText(this.retry, status.status === "completed" ? `Retry ${formatImages(status.failed, "failed image")}` : "Resume");
+    const retry = status.status === "completed" ? `Retry ${formatImages(status.failed, "failed image")}` : "Resume";
+    setText(this.retry, retry);
     hideControl(this.retry, !canRetry(status), this.title);
   }
 

@@ -18,6 +18,8 @@ export class Listing {
   #tries = TRIES;
   #timer = 0;
   #isOpen = false;
+  #epoch = 0; // Grows whenever all is forgotten: a page that was asked for before belongs to nothing.
+  #isDry = false; // The server had no more when it was asked last, whatever the count says.
 
   /** @param changed called after every change of what is public here. */
   constructor(api, jobId, status, changed) {
@@ -31,7 +33,7 @@ export class Listing {
 
   /** Whether a press of "show more" would help. */
   get hasMore() {
-    return this.#next !== null || (this.items.length >= PAGE && this.left > 0);
+    return this.#next !== null || (this.items.length >= PAGE && this.left > 0 && !this.#isDry);
   }
 
   open() {
@@ -51,7 +53,7 @@ export class Listing {
     if (count === this.#expected) return;
     this.#expected = count;
     this.#tries = TRIES;
-    if (!this.#isOpen) return;
+    this.#isDry = false;
     // A retry takes images away from the failed ones.
     if (count < this.items.length) this.#forget();
     this.#fillLater();
@@ -62,38 +64,58 @@ export class Listing {
     this.isLoading = true;
     this.problem = "";
     this.changed();
+    const epoch = this.#epoch;
+    let problem = "";
     try {
-      await this.#readPage();
+      await this.#readPage(epoch);
     } catch (error) {
-      this.problem = error.message;
+      problem = error.message;
     }
+    if (epoch !== this.#epoch) return;
     this.isLoading = false;
+    this.problem = problem;
     this.changed();
-    if (this.#isOpen && !this.problem) this.#fillLater();
+    if (!problem) this.#fillLater();
   }
 
-  async #readPage() {
+  async #readPage(epoch, mayRestart = true) {
     const cursor = this.#next ?? this.#cursor;
     const page = await this.api.listItems(this.jobId, this.status, PAGE, cursor);
-    if (!this.#isOpen) return;
+    if (epoch !== this.#epoch) return;
     const unseen = page.items.filter((item) => !this.#keys.has(item.key));
     for (const item of unseen) this.#keys.add(item.key);
     this.items = [...this.items, ...unseen];
     this.#cursor = cursor;
     this.#next = page.next ?? null;
-    if (!unseen.length && this.#next !== null) await this.#readPage();
+    this.#isDry = !unseen.length && this.#next === null;
+    if (unseen.length) return;
+    if (this.#next !== null) await this.#readPage(epoch, mayRestart);
+    else if (cursor !== null && this.left && mayRestart) {
+      // Pages are in the order of the keys: what came later may stand on an earlier page.
+      this.#cursor = null;
+      await this.#readPage(epoch, false);
+    }
   }
 
   #fillLater() {
     clearTimeout(this.#timer);
-    if (!this.left || this.hasMore || this.#tries <= 0) return;
-    this.#timer = setTimeout(() => {
-      this.#tries -= 1;
-      this.more();
-    }, PAUSE_MS);
+    if (!this.#isOpen || !this.left || this.hasMore || this.#tries <= 0) return;
+    this.#timer = setTimeout(() => this.#fill(), PAUSE_MS);
+  }
+
+  async #fill() {
+    this.#tries -= 1;
+    await this.more();
+    // Nobody asked for this page: while there are tries, a failure of it is no news.
+    if (!this.problem || this.#tries <= 0) return;
+    this.problem = "";
+    this.changed();
+    this.#fillLater();
   }
 
   #forget() {
+    this.#epoch += 1;
+    this.isLoading = false;
     this.items = [];
     this.#keys.clear();
     this.#cursor = this.#next = null;

@@ -43,15 +43,23 @@ function take(status) {
   // The first snapshot of a job that is known from nowhere is no change of its state.
   if (before && before.status !== status.status) announce(announceStatus(status));
   if (isFinal(status)) follower.unfollow(status.id);
-  else if (!follower.isFollowing(status.id)) follower.follow(status.id);
+  else if (!follower.isFollowing(status.id) || (before && isFinal(before))) subscribeAnew(status.id);
   board.invalidate(status.id);
 }
 
-/** A job was begun or retried: read it, and subscribe again, since after a final status the server sends no more. */
-async function followAnew(id) {
+/** After a final status the server sends no more, even if the job goes on: that needs another subscription. */
+function subscribeAnew(id) {
   follower.unfollow(id);
   follower.follow(id);
+}
+
+/** A job was begun, cancelled or retried here. */
+async function followAnew(id) {
+  subscribeAnew(id);
   await orDoubt(async () => take(await api.readJob(id)));
+  // Its end may have been heard of before this.
+  const status = jobs.get(id);
+  if (status && isFinal(status)) follower.unfollow(id);
 }
 
 function readList() {

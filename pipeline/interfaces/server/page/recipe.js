@@ -32,7 +32,8 @@ export class RecipeFields {
   offer({ models, default: preferred }) {
     const chosen = this.#modelByName.size ? this.enhance.value : preferred;
     this.#modelByName = new Map(models.map((model) => [model.name, model]));
-    const options = models.map(({ name, scale }) => make("option", { value: name }, scale > 1 ? `${name} (${scale}×)` : name));
+    const title = ({ name, scale }) => (scale > 1 ? `${name} (${scale}×)` : name);
+    const options = models.map((model) => make("option", { value: model.name }, title(model)));
     this.enhance.replaceChildren(...options, make("option", { value: "none" }, "nothing"));
     this.enhance.value = this.#modelByName.has(chosen) ? chosen : "none";
     this.#explain();

@@ -4,8 +4,8 @@ import { make, setVariable } from "./dom.js";
 
 export class Split {
   constructor() {
-    this.before = make("img", { class: "before", alt: "The original", referrerpolicy: "no-referrer", decoding: "async" });
-    this.after = make("img", { class: "after", alt: "The result", decoding: "async" });
+    this.before = make("img", { class: "before", alt: "The original", referrerpolicy: "no-referrer" });
+    this.after = make("img", { class: "after", alt: "The result" });
     this.handle = make("span", { class: "handle", "aria-hidden": "true" });
     this.frame = make(
       "div",
@@ -22,7 +22,9 @@ export class Split {
     this.control = make(
       "label",
       { class: "split-control" },
-      make("span", { "aria-hidden": "true" }, "original"), this.slider, make("span", { "aria-hidden": "true" }, "result"),
+      make("span", { "aria-hidden": "true" }, "original"),
+      this.slider,
+      make("span", { "aria-hidden": "true" }, "result"),
     );
     this.slider.addEventListener("input", () => this.move(Number(this.slider.value)));
     this.#listenToPointer();

@@ -46,10 +46,10 @@ export function formatAgo(iso, now = Date.now()) {
 
 /** What a state means when it is not plain: a sentence, or nothing. */
 export function explainStatus(status) {
-  if (status.cancelRequested && status.status === "processing") return "Cancelling: the images at work are left to end.";
+  if (status.cancelRequested && status.status === "processing") return "Cancelling; what is at work ends first.";
   if (status.status === "queued") return "Waiting for its turn.";
   if (status.status === "stalled") {
-    return "Nothing has been heard of it for a while: the process that ran it may have been killed. What is stored stays.";
+    return "Nothing has been heard of it for a while: the process that ran it may be gone. What is stored stays.";
   }
   if (status.status === "cancelled") return "Cancelled. What is stored stays.";
   if (status.status === "processing" && status.total === undefined) return "Counting the images.";
@@ -64,22 +64,32 @@ export function announceStatus(status) {
   return `${parts.join(", ")}.`;
 }
 
-export const nameJob = (status) => status.collection || status.id;
+// What the server calls the collections that it has made itself.
+const OWN_COLLECTIONS = { uploads: "uploaded file", list: "image" };
 
-/** `at most 1024 × 1024, inside · JPEG 80 · restore`; empty if the server does not tell the recipe. */
-export function describeRecipe(status) {
-  if (!status.maxWidth || !status.maxHeight) return "";
-  const lossless = status.format === "png";
-  const format = status.format === "same" ? "the source's format" : (status.format || "").toUpperCase();
-  const parts = [`${status.maxWidth} × ${status.maxHeight} ${status.fit}`];
-  parts.push(lossless ? format : `${format} ${status.quality}`);
-  parts.push(status.enhance && status.enhance !== "none" ? status.enhance : "no enhancement");
-  return parts.join(" · ");
+/** What a job is called: what the person pointed at, or how much of it there was. */
+export function nameJob({ id, collection, total }) {
+  const what = OWN_COLLECTIONS[collection];
+  if (!what) return collection || id;
+  return total === undefined ? `${what[0].toUpperCase()}${what.slice(1)}s` : formatImages(total, what);
 }
 
-/** The last part of a path or URL, for where there is little room. */
-export function lastPart(path) {
-  const plain = path.split(/[?#]/, 1)[0].replace(/\/+$/, "");
+/** `1024 × 1024 inside · JPEG 80 · restore`; empty if the server does not tell the recipe. */
+export function describeRecipe(status) {
+  if (!status.maxWidth || !status.maxHeight) return "";
+  const format = status.format === "same" ? "the source's format" : (status.format || "").toUpperCase();
+  const encoding = status.format === "png" ? format : `${format} ${status.quality}`;
+  const model = status.enhance && status.enhance !== "none" ? status.enhance : "no enhancement";
+  return [`${status.maxWidth} × ${status.maxHeight} ${status.fit}`, encoding, model].join(" · ");
+}
+
+/** What an image is called: its file's name. Where a query tells images apart, their keys do. */
+export function nameItem({ key, url }) {
+  return url && !/[?#]/.test(url) ? lastPart(url) : key;
+}
+
+function lastPart(path) {
+  const plain = path.replace(/\/+$/, "");
   const part = plain.slice(plain.lastIndexOf("/") + 1) || path;
   try {
     return decodeURIComponent(part);
