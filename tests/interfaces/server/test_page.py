@@ -325,7 +325,8 @@ def test_failures_say_why_and_what_to_do_and_a_retry_runs_them_again(service, we
 
 def test_cancel_stops_a_job_that_runs(service, web, visit):
     visit.enter(service)
-    urls = [web.reply(f"/{number}.jpg", Reply(make_photograph(1), delay_s=1)) for number in range(300)]
+    slow = Reply(make_photograph(1), delay_s=1)
+    urls = [web.reply(f"/{number}.jpg", slow) for number in range(300)]
     job = visit.submit(urls)
     web.wait_until_asked("/0.jpg")
     job.button("Cancel").click()
@@ -355,7 +356,7 @@ def test_chosen_files_are_uploaded_and_one_that_is_no_image_is_listed_as_failed(
     expect(job.card.get_by_role("heading", level=3)).to_have_text("3 uploaded files")
     expect(job.card.locator(".job-count")).to_have_text("3 of 3 images")
     group = job.open_failures()
-    expect(group).to_contain_text("DecodeError")
+    expect(group).to_contain_text("NotAnImageError")
     expect(group).to_contain_text("notes.jpg")
     tiles = job.open_results()
     expect(job.card.locator(".tile-name")).to_have_text(["one.jpg", "two.jpg"])
