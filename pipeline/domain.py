@@ -148,6 +148,9 @@ class FetchPolicy:
         Concurrent requests to one host from one worker.
     allow_private : bool
         Whether addresses that are not public (loopback, private networks) may be dialled.
+    places : tuple of str or None
+        What a source may begin with, where a stranger decides what is asked for; None for anything that the user
+        can read.
     """
 
     timeout_s: float = 30.0
@@ -155,8 +158,12 @@ class FetchPolicy:
     max_bytes: int = 256 * 2**20
     connections_per_host: int = 16
     allow_private: bool = False
+    places: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
+        if self.places is not None:
+            # JSON has no tuples.
+            object.__setattr__(self, "places", tuple(self.places))
         if not _is_number(self.timeout_s) or not 0 < self.timeout_s <= 3600:
             raise RecipeError(f"timeout is {self.timeout_s!r}; allowed is more than 0 and at most 3600 seconds")
         _require_int_in("retries", self.retries, 0, 100)

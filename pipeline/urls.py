@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 # File systems without folders, on whose servers the user's configuration decides.
@@ -18,6 +19,21 @@ def scheme_of(url: str) -> str:
     """Return a URL's scheme in lower case; ``file`` for what has none and so is a path."""
     match = _SCHEME.match(url)
     return match[1].lower() if match else "file"
+
+
+def is_within(url: str, prefixes: Iterable[str]) -> bool:
+    """Whether a place lies below one of some others, whatever way of writing it another program understands.
+
+    A path that climbs lies nowhere; neither does the URL of a store that is chained or quoted.
+    """
+    scheme = scheme_of(url)
+    if scheme in {"http", "https"}:
+        return any(f"{scheme}{url[len(scheme) :]}".startswith(prefix) for prefix in prefixes)
+    is_plain = url.isprintable() and "\\" not in url and ".." not in url.split("/")
+    if scheme != "file":
+        is_plain = is_plain and not re.search(r"::|[%?#]|[^:/]//", url)
+    folders = (prefix if prefix.endswith("/") else f"{prefix}/" for prefix in prefixes)
+    return is_plain and any(url.startswith(folder) or f"{url}/" == folder for folder in folders)
 
 
 def redact(url: str) -> str:

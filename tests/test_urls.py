@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.urls import redact, redact_within, scheme_of
+from pipeline.urls import is_within, redact, redact_within, scheme_of
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,34 @@ def test_redact_within_leaves_text_without_urls_as_it_is(text: str) -> None:
 def test_redact_within_hides_the_secrets_of_every_url() -> None:
     text = 'no "ftp://me:secret@h/a" and no http://h/b?sig=secret here'
     assert redact_within(text) == 'no "ftp://h/a" and no http://h/b?… here'
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["s3://open/a.jpg", "s3://open/a/b c.jpg", "s3://open", "HTTP://a.example/x/../y?z=1", "/srv/up/0001-50%.jpg"],
+)
+def test_what_lies_below_an_open_place_is_within_it(url):
+    assert is_within(url, ("s3://open", "http://", "/srv/up"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://opening/a.jpg",
+        "s3://open/../secret/a.jpg",
+        "s3://open/%2e%2e/secret",
+        "s3://open//secret",
+        "simplecache::s3://open/a.jpg",
+        "S3://open/a.jpg",
+        "file:///srv/up/a.jpg",
+        "/srv/up/../../etc/passwd",
+        "/srv/upper/a.jpg",
+        "/etc/passwd",
+        "https://a.example/",
+        "httpx://a",
+        "",
+        "..",
+    ],
+)
+def test_what_lies_elsewhere_is_not_however_it_is_written(url):
+    assert not is_within(url, ("s3://open", "http://", "/srv/up"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import fsspec
 
 from pipeline.errors import AddressError
-from pipeline.urls import OBJECT_STORES, scheme_of
+from pipeline.urls import OBJECT_STORES, is_within, scheme_of
 
 if TYPE_CHECKING:
     from aiohappyeyeballs import AddrInfoType
@@ -35,8 +35,8 @@ class NotPublicError(OSError):
         self.host = host
 
 
-def require_allowed(url: str, allow_private: bool) -> None:
-    """Refuse a URL that is empty, or whose scheme may not be asked.
+def require_allowed(url: str, allow_private: bool, places: tuple[str, ...] | None = None) -> None:
+    """Refuse a URL that is empty, whose scheme may not be asked, or that is outside the places that are open.
 
     Raises
     ------
@@ -45,6 +45,8 @@ def require_allowed(url: str, allow_private: bool) -> None:
     """
     if not url.strip():
         raise AddressError("it is empty")
+    if places is not None and not is_within(url, places):
+        raise AddressError("it is outside what a client of the service may ask for")
     scheme = scheme_of(url)
     if allow_private:
         is_allowed = scheme in HTTP or scheme in fsspec.available_protocols()

@@ -132,7 +132,7 @@ class Fetcher:
         return Unfetched(trouble.to_error(url, attempt), attempt)
 
     async def _attempt(self, url: str) -> bytes:
-        require_allowed(url, self._policy.allow_private)
+        require_allowed(url, self._policy.allow_private, self._policy.places)
         scheme = scheme_of(url)
         if scheme in HTTP:
             parsed = _parse(url)

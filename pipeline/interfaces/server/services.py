@@ -19,7 +19,7 @@ from pipeline.interfaces.server.access import TokenBucket
 from pipeline.interfaces.server.errors import RequestError
 from pipeline.interfaces.server.metrics import Metrics
 from pipeline.interfaces.server.options import Client, ServerOptions
-from pipeline.interfaces.server.presenting import UPLOADS, Snapshot, job_folder
+from pipeline.interfaces.server.presenting import UPLOADS, Snapshot, job_folder, uploads_folder
 from pipeline.interfaces.server.relay import Relay
 from pipeline.interfaces.server.submission import Submission
 from pipeline.job import choose_model
@@ -28,6 +28,8 @@ from pipeline.settings import Settings
 from pipeline.state import JobStore, open_async_redis
 
 Answer = TypeVar("Answer")
+
+_WEB = ("http://", "https://")
 
 # Threads for what blocks: Redis, the ledger, files.
 _THREADS = 8
@@ -114,7 +116,9 @@ class Services:
         job_id = submission.job_id or f"{new_job_id()}{secrets.token_hex(4)}"
         own = str(job_folder(self.options.root, job_id))
         collection = submission.collection or (submission.urls[0] if len(submission.urls) == 1 else own)
-        policy = FetchPolicy(allow_private=self.options.allow_private)
+        # A manifest that a client may read can name anything: what it names is looked at too.
+        places = (*_WEB, *self.options.collections) if submission.collection else _WEB
+        policy = FetchPolicy(allow_private=self.options.allow_private, places=places)
         return Job(job_id, collection, submission.destination or own, submission.recipe, policy)
 
     def require_room(self, job_id: str) -> None:
@@ -138,7 +142,9 @@ class Services:
 
     def with_uploads(self, job: Job, paths: list[str]) -> Job:
         """Give a job its uploaded files as its collection."""
-        return keep_list(paths, replace(job, collection=job.destination), name=UPLOADS)
+        places = (str(uploads_folder(self.options.root, job.id)),)
+        job = replace(job, collection=job.destination, fetch=replace(job.fetch, places=places))
+        return keep_list(paths, job, name=UPLOADS)
 
 
 def may_see(client: Client, owner: str) -> bool:

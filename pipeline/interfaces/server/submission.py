@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -14,7 +13,7 @@ from pipeline.domain import Recipe
 from pipeline.errors import RecipeError
 from pipeline.interfaces.server.errors import RequestError
 from pipeline.interfaces.server.options import ServerOptions
-from pipeline.urls import redact
+from pipeline.urls import is_within, redact
 
 _FIELDS: Final = ("imageUrl", "imageUrls", "collection", "destination", "options", "jobId")
 FIELD_BY_OPTION: Final[Mapping[str, str]] = {
@@ -165,20 +164,11 @@ def _require_web_url(where: str, url: Any) -> None:
 
 def _require_open(name: str, place: str, prefixes: Sequence[str]) -> None:
     """Refuse a place outside what the operator has opened to clients, by any way of writing it."""
-    scheme, _, path = place.partition("://")
-    is_plain = "::" not in place and "?" not in place and ".." not in path.split("/") and "//" not in path.strip("/")
-    is_plain = is_plain and "\\" not in place and place.isprintable() and "%" not in place
-    if not scheme or not is_plain or not any(_is_under(place, prefix) for prefix in prefixes):
+    if not is_within(place, prefixes):
         allowed = ", ".join(prefixes) or "nothing"
         raise RequestError(
             HTTPStatus.FORBIDDEN, f"{name} is {redact(place)!r}; the operator of this server has opened {allowed}"
         )
-
-
-def _is_under(place: str, prefix: str) -> bool:
-    if prefix.endswith("/"):
-        return place.startswith(prefix)
-    return place == prefix or place.startswith(posixpath.join(prefix, ""))
 
 
 def _read_text(body: Mapping[str, Any], name: str) -> str:

@@ -122,6 +122,21 @@ def test_a_source_at_a_private_address_is_refused_unless_the_operator_allows_it(
     assert (status["failed"], status["errors"], web.requests["/a.jpg"]) == (1, {"AddressError": 1}, 0)
 
 
+def test_a_manifest_that_a_client_may_read_names_no_files_of_the_server(tmp_path, service_redis, service, web):
+    """Nor can a list that is changed behind the server's back."""
+    secret = tmp_path / "secret.jpg"
+    secret.write_bytes(make_photograph(1))
+    opened = tmp_path / "opened"
+    opened.mkdir()
+    good = web.serve("/a.jpg", make_photograph(2))
+    (opened / "list.txt").write_text(f"{secret}\nfile://{secret}\n../secret.jpg\nlocal://{secret}\n{good}\n")
+    config = f'[access]\ncollections = ["{opened}"]\ndestinations = ["{tmp_path}/out"]\n'
+    with serving(tmp_path / "server", service_redis, "--no-work", config=config) as other:
+        body = {"collection": f"{opened}/list.txt", "destination": f"{tmp_path}/out", "options": SMALL}
+        status = other.wait_for_end(other.submit(**body))
+    assert (status["stored"], status["failed"], status["errors"]) == (1, 4, {"AddressError": 4})
+
+
 def test_a_job_submitted_to_one_server_is_followed_on_another(tmp_path, service_redis, service, web):
     with serving(tmp_path, service_redis, "--no-work") as other, service.socket() as socket:
         job_id = other.submit(imageUrls=slow_photographs(web, 5, 0.1), options=SMALL)

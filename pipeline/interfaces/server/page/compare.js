@@ -155,7 +155,8 @@ const fact = (name, text) => [make("dt", {}, name), make("dd", {}, text)];
 
 /** A bar of the seconds by stage, and the same in words. */
 function describeSeconds(seconds) {
-  const stages = STAGES.filter(({ name }) => seconds[name] !== undefined && seconds[name] !== null);
+  // A stage that the recipe leaves out has no seconds at all, or none that count.
+  const stages = STAGES.filter(({ name }) => seconds[name]);
   const bar = make("div", { class: "times-bar", "aria-hidden": "true" });
   const words = make("ul", { class: "times-words", "aria-label": "Seconds by stage" });
   for (const { name } of stages) {
