@@ -19,6 +19,7 @@ from pipeline.state import Claim, JobStore, driver_name
 
 if TYPE_CHECKING:
     from distributed import Client
+    from redis.client import PubSub
 
 log = logging.getLogger(__name__)
 
@@ -71,9 +72,8 @@ class QueueWorker:
             try:
                 with self._cluster() as client:
                     self._serve(client)
-            except (PipelineError, OSError) as error:
-                log.error("the queue waits: %s", error)
-                self._is_stopping.wait(_REPAIR_S)
+            except (ClusterError, OSError) as error:
+                self._wait_for_repair(error)
         with contextlib.suppress(StateError):
             self._store.queue.withdraw_worker(self._name)
 
@@ -92,18 +92,30 @@ class QueueWorker:
 
     def _serve(self, client: Client) -> None:
         log.info("ready for jobs, %d at a time", self._jobs_at_once)
-        with contextlib.closing(self._store.queue.listen()) as news:
-            while not self._is_stopping.is_set():
-                if client.status != "running":
-                    raise ClusterError("the Dask cluster is gone; it is opened again")
-                self._running = [handle for handle in self._running if handle.is_driven_here]
-                self._announce()
-                if len(self._running) == self._jobs_at_once:
-                    self._is_stopping.wait(BUSY_LOOK_S)
-                elif claim := self._store.queue.claim():
-                    self._start(claim, client)
-                else:
-                    self._store.queue.wait(news, BUSY_LOOK_S if self._running else LOOK_S)
+        while not self._is_stopping.is_set():
+            # A Redis that is gone for a while costs neither the cluster nor the jobs that run.
+            try:
+                with contextlib.closing(self._store.queue.listen()) as news:
+                    self._take_jobs(client, news)
+            except StateError as error:
+                self._wait_for_repair(error)
+
+    def _take_jobs(self, client: Client, news: PubSub) -> None:
+        while not self._is_stopping.is_set():
+            if client.status != "running":
+                raise ClusterError("the Dask cluster is gone; it is opened again")
+            self._running = [handle for handle in self._running if handle.is_driven_here]
+            self._announce()
+            if len(self._running) == self._jobs_at_once:
+                self._is_stopping.wait(BUSY_LOOK_S)
+            elif claim := self._store.queue.claim():
+                self._start(claim, client)
+            else:
+                self._store.queue.wait(news, BUSY_LOOK_S if self._running else LOOK_S)
+
+    def _wait_for_repair(self, error: Exception) -> None:
+        log.error("the queue waits: %s", error)
+        self._is_stopping.wait(_REPAIR_S)
 
     def _start(self, claim: Claim, client: Client) -> None:
         log.info("job starts", extra={"job_id": claim.job_id})

@@ -87,7 +87,8 @@ class Relay:
     async def follow(self, job_id: str, follower: Follower) -> None:
         """Offer a job's state to a follower: as it is now, and whenever it changes."""
         topic = self._topics.get(job_id)
-        if topic is None:
+        # One that has ended is only waiting to be forgotten, and the job may have been run again since.
+        if topic is None or (topic.latest and topic.latest.is_final):
             topic = self._topics[job_id] = Topic(job_id)
             topic.followers.add(follower)
             await self._subscribe(topic)
@@ -128,8 +129,11 @@ class Relay:
 
     async def _listen(self) -> None:
         async with self._redis.pubsub() as channel:
-            await channel.subscribe(_KEEP, *map(channel_of, self._topics))
+            await channel.subscribe(_KEEP)
+            # From here on, whoever follows a job subscribes to it himself; those from before are still to be.
             self._channel = channel
+            if self._topics:
+                await channel.subscribe(*map(channel_of, self._topics))
             while True:
                 message = await channel.get_message(timeout=5.0)
                 if message is None:

