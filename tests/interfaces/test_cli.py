@@ -106,6 +106,13 @@ def assert_is_one_error(ended: Ended, code: int, message: str) -> None:
         ("run photos a-file", "a-file"),
         ("run photos a-file/out", "a-file"),
         ("plan absent", "absent"),
+        ("serve --port 70000", "port is 70000; allowed is 0 to 65535"),
+        ("serve --port http", "--port"),
+        ("serve --config absent.toml", "cannot read the server's settings 'absent.toml'"),
+        ("serve --config broken.toml", "broken.toml"),
+        ("serve --destination a-file", "a-file"),
+        ("serve --log-level loud", "log level is 'loud'"),
+        ("work --jobs 0", "--jobs"),
         *((f"{command} absent", "no job 'absent'") for command in ON_A_JOB),
     ],
 )
@@ -121,6 +128,8 @@ def test_a_job_that_cannot_run_is_one_line_and_code_3(pipeline: Pipeline, store:
     without_redis = Pipeline(pipeline.cwd, {"REDIS_URL": f"redis://{NOBODY}/0"})
     assert_is_one_error(without_redis("run", "photos", "out"), 3, NOBODY)
     assert_is_one_error(without_redis("jobs"), 3, NOBODY)
+    assert_is_one_error(without_redis("serve", "--port", "0"), 3, NOBODY)
+    assert_is_one_error(without_redis("work"), 3, NOBODY)
     assert_is_one_error(pipeline("run", "photos", "out", "--cluster", f"tcp://{NOBODY}"), 3, NOBODY)
     assert store.jobs() == before
 
