@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -173,7 +174,8 @@ class JobHandle:
         choose_model(self.job.recipe, self._settings)
         lease = self._store.acquire(self.job)
         try:
-            return self.drive(connect_cluster, lease, redo=before.status if only_failed else "")
+            items = self._items(only_failed, was_completed=before.status == "completed")
+            return self._drive(items, connect_cluster, lease)
         except BaseException:
             with contextlib.suppress(StateError):
                 lease.release()
@@ -181,6 +183,8 @@ class JobHandle:
 
     def drive(self, connect_cluster: ConnectCluster, lease: Lease, *, redo: str = "") -> Progress:
         """Run the job in a thread of this process, by the right that a lease gives; an error leaves the lease as it is.
+
+        The collection is opened in that thread too, however long that takes: whatever is wrong with it fails the job.
 
         Parameters
         ----------
@@ -190,10 +194,14 @@ class JobHandle:
         redo : str
             The status at which the job had ended, if the failed images are to be run again.
         """
+        return self._drive(
+            _Opened(lambda: self._items(bool(redo), was_completed=redo == "completed")), connect_cluster, lease
+        )
+
+    def _drive(self, items: Iterable[Item], connect_cluster: ConnectCluster, lease: Lease) -> Progress:
         from pipeline.runner.driver import Driver
 
         card = choose_model(self.job.recipe, self._settings)
-        items = self._items(bool(redo), was_completed=redo == "completed")
         latest = self._store.progress(self.id)
         driver = Driver(self.job, items, lease, latest, connect_cluster, card, self._storage_options)
         self._driver = driver
@@ -248,6 +256,16 @@ class JobHandle:
         from pipeline.runner.ledger import Ledger
 
         return Ledger(self.job.destination, self.id, self._storage_options)
+
+
+class _Opened:
+    """Items of a collection that is opened when they are first asked for."""
+
+    def __init__(self, open_items: Callable[[], Iterable[Item]]) -> None:
+        self._open = functools.cache(open_items)
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self._open())
 
 
 def choose_model(recipe: Recipe, settings: Settings) -> ModelCard | None:

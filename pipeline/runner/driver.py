@@ -211,10 +211,12 @@ class Driver:
             reporter.close(last)
 
     def _run_on(self, client: Client, reporter: Reporter) -> Progress:
+        # Those that are to be run again leave the ledger with this, before it is counted.
+        found = iter(self._items)
         with SeenKeys() as seen, self._equipped(client):
             before = self._ledger.tally(self._before, seen)
             core = self._core = RunCore(self.job.recipe.stages, count_threads(client), before, time.monotonic())
-            items = (item for item in self._items if seen.add(item.key))
+            items = (item for item in found if seen.add(item.key))
             head = list(itertools.islice(items, PEEK_ITEMS))
             if len(head) < PEEK_ITEMS:
                 core.total = before.done + len(head)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import IO, Any, Final, Self
 
 from pipeline.domain import Item
 from pipeline.sources.keys import key_for_url
@@ -20,6 +21,9 @@ from pipeline.sources.suffixes import manifest_suffix_of
 
 # The number of a line, and the URL or path that it holds.
 Row = tuple[int, str]
+
+MAX_LINE_BYTES: Final = 2**20
+MAX_BLANK_LINES: Final = 2**20
 
 # How many of a table's columns an error names.
 _COLUMNS_SHOWN: Final = 20
@@ -76,7 +80,7 @@ class Manifest:
             # Remote files of fsspec find the ends of lines slowly.
             io.BufferedReader(file) as lines,
         ):
-            for number, written in self._read(decode_lines(lines)):
+            for number, written in self._read(decode_lines(bounded_lines(lines))):
                 if not written:
                     yield Item(f"line-{number:06d}", "")
                     continue
@@ -94,6 +98,27 @@ class Manifest:
                 return read_table(lines, self.url_column, delimiter="\t", quoting=csv.QUOTE_NONE)
             case _:
                 return read_json_lines(lines, self.url_column)
+
+
+def bounded_lines(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield lines of a file whose lines have a sane length, and of which not all are blank.
+
+    Raises
+    ------
+    ValueError
+        If one is too long, or too many in a row are blank: a small archive may hold gigabytes of either.
+    """
+    blank = 0
+    for number in itertools.count(1):
+        line = file.readline(MAX_LINE_BYTES + 1)
+        if not line:
+            return
+        if len(line) > MAX_LINE_BYTES:
+            raise ValueError(f"line {number} is longer than {MAX_LINE_BYTES} bytes")
+        blank = blank + 1 if line.isspace() else 0
+        if blank > MAX_BLANK_LINES:
+            raise ValueError(f"more than {MAX_BLANK_LINES} lines up to line {number} are blank")
+        yield line
 
 
 def decode_lines(lines: Iterable[bytes]) -> Iterator[str]:

@@ -29,6 +29,8 @@ local SUMMED = {
 }
 -- A job whose queue worker died so often while it ran is not tried again.
 local MAX_LOSSES = 5
+-- How many jobs that are kept no more one look at the list takes out of it.
+local MAX_FORGOTTEN = 1000
 
 local function get(field)
   return redis.call('HGET', job, field) or ''
@@ -102,6 +104,15 @@ local function finish(finished_ttl_s)
   redis.call('EXPIRE', job, finished_ttl_s)
 end
 
+-- End a job that nobody drives.
+local function give_up(status, reason, finished_ttl_s)
+  redis.call('HSET', job, 'status', status, 'error', reason)
+  redis.call('HDEL', job, 'leaseToken')
+  redis.call('HINCRBY', totals, 'jobs:' .. status, 1)
+  finish(finished_ttl_s)
+  commit()
+end
+
 local function snapshot()
   if get('status') == 'processing' and redis.call('EXISTS', lease) == 0 then
     redis.call('HSET', job, 'status', 'stalled')
@@ -157,6 +168,15 @@ function change.show()
   return { as_json(flat), get('owner') }
 end
 
+-- A few of the oldest jobs of an index that are kept no more: it grows with the jobs that there are, not for ever.
+local function forget_expired(name)
+  for _, id in ipairs(redis.call('ZRANGE', name, 0, 3)) do
+    if redis.call('EXISTS', 'job:' .. id) == 0 then
+      redis.call('ZREM', name, id)
+    end
+  end
+end
+
 local function enter_queue(score)
   redis.call('ZADD', queue, score, get('id'))
   commit()
@@ -173,8 +193,10 @@ function change.enqueue(limit, owner, ...)
   redis.call('HSET', job, 'createdAt', now, 'owner', owner, ...)
   local time = string.format('%.3f', clock_ms())
   redis.call('ZADD', index, time, get('id'))
+  forget_expired(index)
   if owner ~= '' then
     redis.call('ZADD', index .. ':' .. owner, time, get('id'))
+    forget_expired(index .. ':' .. owner)
   end
   enter_queue(time)
   return 'queued'
@@ -193,7 +215,8 @@ function change.requeue(limit)
     return 'full'
   end
   redis.call('HSET', job, 'status', 'queued', 'redo', status, 'completedAt', '', 'error', '')
-  redis.call('HDEL', job, 'losses', 'cancelRequested')
+  -- Its last driver, should it still live, has lost it.
+  redis.call('HDEL', job, 'losses', 'cancelRequested', 'leaseToken')
   redis.call('ZREM', claimed, get('id'))
   redis.call('PERSIST', job)
   enter_queue(string.format('%.3f', clock_ms()))
@@ -206,14 +229,15 @@ function change.list(limit, owner)
   if owner and owner ~= '' then
     index = index .. ':' .. owner
   end
-  while #found < tonumber(limit) do
+  for _ = 1, tonumber(limit) + MAX_FORGOTTEN do
     local id = redis.call('ZREVRANGE', index, start, start)[1]
-    if not id then
+    if not id or #found == tonumber(limit) then
       break
     end
     turn_to(id)
     local flat = snapshot()
-    if #flat == 0 then
+    -- An id that has expired may be somebody else's since.
+    if #flat == 0 or (owner and owner ~= '' and get('owner') ~= owner) then
       redis.call('ZREM', index, id)
     else
       found[#found + 1] = owner and as_json(flat) or flat
@@ -230,13 +254,10 @@ function change.cancel(finished_ttl_s)
   end
   if redis.call('EXISTS', lease) == 1 then
     redis.call('HSET', job, 'cancelRequested', 1)
+    commit()
   else
-    redis.call('HSET', job, 'status', 'cancelled')
-    redis.call('HDEL', job, 'leaseToken')
-    redis.call('HINCRBY', totals, 'jobs:cancelled', 1)
-    finish(finished_ttl_s)
+    give_up('cancelled', '', finished_ttl_s)
   end
-  commit()
   return snapshot()
 end
 
@@ -269,16 +290,14 @@ function change.claim(token, lease_ms, driver, finished_ttl_s)
     local status = get('status')
     if status == '' or FINAL[status] then
       redis.call('ZREM', claimed, id)
+    elseif redis.call('EXISTS', lease) == 0 and get('cancelRequested') ~= '' then
+      give_up('cancelled', '', finished_ttl_s)
     elseif redis.call('EXISTS', lease) == 0 then
       if redis.call('HINCRBY', job, 'losses', 1) < MAX_LOSSES then
         return take(id)
       end
-      redis.call('HSET', job, 'status', 'failed', 'error',
-        'its worker died ' .. MAX_LOSSES .. ' times while it ran; see the logs, then retry')
-      redis.call('HDEL', job, 'leaseToken')
-      redis.call('HINCRBY', totals, 'jobs:failed', 1)
-      finish(finished_ttl_s)
-      commit()
+      local reason = 'its worker died ' .. MAX_LOSSES .. ' times while it ran; see the logs, then retry'
+      give_up('failed', reason, finished_ttl_s)
     end
   end
   while true do
@@ -295,11 +314,15 @@ function change.claim(token, lease_ms, driver, finished_ttl_s)
 end
 
 -- A queue worker that is asked to end leaves its job to the next one, before all that wait.
-function change.give_back(token)
+function change.give_back(token, finished_ttl_s)
   if redis.call('GET', lease) ~= token or FINAL[get('status')] then
     return 0
   end
   redis.call('DEL', lease)
+  if get('cancelRequested') ~= '' then
+    give_up('cancelled', '', finished_ttl_s)
+    return 1
+  end
   redis.call('HDEL', job, 'leaseToken')
   redis.call('HSET', job, 'status', 'queued')
   redis.call('ZREM', claimed, get('id'))

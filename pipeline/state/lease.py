@@ -84,7 +84,7 @@ class Lease:
 
     def give_back(self) -> None:
         """Leave the job to the next queue worker: it is ``queued`` again, before all others."""
-        self._script.run("give_back", self._job_id, self._token)
+        self._script.run("give_back", self._job_id, self._token, self._finished_ttl_s)
 
     def release(self) -> None:
         """Give the job back; if it is not finished, it is ``stalled`` at once and can be resumed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -135,20 +136,22 @@ class JobQueue:
     def announce_worker(self, name: str, about: Mapping[str, Any], ttl_s: float) -> None:
         """Say that a queue worker lives, and how it stands, for as long as `ttl_s`."""
         with redis_errors(self._where):
-            self._redis.set(f"{_WORKERS}:{name}", json.dumps(about), px=round(ttl_s * 1000))
+            self._redis.hset(_WORKERS, name, json.dumps({"until": time.time() + ttl_s, "about": about}))
 
     def withdraw_worker(self, name: str) -> None:
         """Say that a queue worker ends."""
         with redis_errors(self._where):
-            self._redis.delete(f"{_WORKERS}:{name}")
+            self._redis.hdel(_WORKERS, name)
 
     def workers(self) -> dict[str, Any]:
         """Return what the living queue workers say of themselves, by name."""
         with redis_errors(self._where):
-            keys = list(self._redis.scan_iter(f"{_WORKERS}:*"))
-            values = self._redis.mget(keys) if keys else []
-        told = zip(keys, values, strict=True)
-        return {key.partition(":")[2]: json.loads(value) for key, value in told if value is not None}
+            told = {str(name): json.loads(text) for name, text in self._redis.hgetall(_WORKERS).items()}
+            now = time.time()
+            gone = [name for name, word in told.items() if word["until"] < now]
+            if gone:
+                self._redis.hdel(_WORKERS, *gone)
+        return {name: word["about"] for name, word in told.items() if name not in gone}
 
 
 def _refuse_full(answer: str, max_waiting: int) -> None:

@@ -155,3 +155,12 @@ def test_any_text_is_read_or_refused_as_a_whole(text: str) -> None:
             numbers += [number for number, _ in rows]
         assert numbers == sorted(set(numbers))
         assert len(numbers) <= len(lines)
+
+
+def test_a_line_without_end_and_blank_lines_without_end_are_refused(tmp_path):
+    """A small archive may hold gigabytes of either."""
+    for text, words in (("x" * (2**20 + 1), "line 1 is longer"), ("\n" * (2**20 + 1), "are blank")):
+        path = tmp_path / "list.txt.gz"
+        path.write_bytes(gzip.compress(text.encode()))
+        with pytest.raises(SourceError, match=words):
+            list(open_collection(path))

@@ -212,3 +212,54 @@ def test_workers_that_live_are_known_and_those_that_ended_are_not(store):
     store.queue.announce_worker("b", {"jobs": 0}, 10)
     store.queue.withdraw_worker("b")
     assert store.queue.workers() == {"a": {"jobs": 1}}
+
+
+def test_a_cancel_is_kept_though_the_worker_dies_before_it_hears_of_it(store, redis):
+    submit(store, "1")
+    claim(store)
+    store.request_cancel("1")
+    expire(redis, "1")
+    assert store.queue.claim() is None
+    assert store.progress("1").status == "cancelled"
+
+
+def test_a_cancel_is_kept_though_the_worker_ends_before_it_hears_of_it(store):
+    submit(store, "1")
+    claimed = claim(store)
+    store.request_cancel("1")
+    claimed.lease.give_back()
+    assert store.progress("1").status == "cancelled"
+    assert store.queue.claim() is None
+
+
+def test_a_job_that_is_submitted_again_is_lost_to_its_last_driver(store, redis):
+    submit(store, "1")
+    old = claim(store)
+    expire(redis, "1")
+    assert store.progress("1").status == "stalled"
+    store.queue.resubmit("1", 100)
+    with pytest.raises(LeaseLostError):
+        old.lease.publish(Progress("1", "processing"))
+    assert claim(store).job_id == "1"
+
+
+def test_an_id_that_expired_and_is_somebody_elses_now_is_not_in_the_old_list(store, redis):
+    submit(store, "1", owner="alice")
+    redis.delete("job:1")
+    submit(store, "1", owner="bob")
+    assert store.list_shown("alice", 10) == []
+    assert len(store.list_shown("bob", 10)) == 1
+
+
+def test_an_index_forgets_what_is_kept_no_more(store, redis):
+    for number in range(20):
+        submit(store, str(number), owner="alice")
+        redis.delete(f"job:{number}")
+    assert redis.zcard("jobs") <= 4
+    assert redis.zcard("jobs:alice") <= 4
+
+
+def test_a_worker_that_says_nothing_more_is_forgotten(store, redis):
+    store.queue.announce_worker("a", {}, -1)
+    assert store.queue.workers() == {}
+    assert redis.hlen("workers") == 0

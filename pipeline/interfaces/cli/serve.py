@@ -43,14 +43,14 @@ def serve(
     The link that it prints holds a token; PIPELINE_TOKEN names one of yours, and a settings file names several.
     """
     from pipeline.interfaces.server.logs import configure_logs
-    from pipeline.interfaces.server.options import Client, OptionsFile, ServerOptions, hash_token
+    from pipeline.interfaces.server.options import OPERATOR, Client, OptionsFile, ServerOptions, hash_token
     from pipeline.interfaces.server.process import serve as serve_until_signal
 
     _require_level(log_level)
     settings = _settings(cluster)
     given = OptionsFile.read(config) if config else OptionsFile()
     token = os.environ.get("PIPELINE_TOKEN") or ("" if given.clients else secrets.token_urlsafe(24))
-    own = {hash_token(token): Client("operator", is_admin=True)} if token else {}
+    own = {hash_token(token): Client(OPERATOR, is_admin=True)} if token else {}
     root = destination.expanduser().absolute()
     _make_folder(root)
     options = ServerOptions(

@@ -48,7 +48,10 @@ def is_same_origin(origin: str, host: str, scheme: str, *, trusts_proxy: bool) -
     Behind a proxy that is trusted, the scheme is what the proxy says; elsewhere only the host and port count, since
     TLS may end before the server.
     """
-    parts = urlsplit(origin)
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
     if parts.scheme not in {"http", "https"} or (trusts_proxy and parts.scheme != scheme):
         return False
     return parts.netloc.lower() == host.lower()

@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from tornado.httpserver import HTTPServer
+from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
@@ -43,6 +44,8 @@ _ROUTES: Final = (
     (r"/ws", "/ws", Socket),
 )
 
+# Files, connections to Redis and the like, beside those to clients.
+_FILES_OF_OUR_OWN: Final = 100
 _HEADER_BYTES: Final = 16 * 2**10
 _IDLE_S: Final = 75.0
 _PING_S: Final = 20.0
@@ -65,6 +68,37 @@ def make_application(services: Services) -> Application:
     )
 
 
+class _BoundedServer(HTTPServer):
+    """A server that closes connections beyond what the operating system lets it open, rather than failing at all."""
+
+    def initialize(self, *args: Any, services: Services, **kwargs: Any) -> None:  # type: ignore[override]
+        """Take Tornado's options."""
+        super().initialize(*args, **kwargs)
+        self._services = services
+        self._most = raise_file_limit() - _FILES_OF_OUR_OWN
+
+    def handle_stream(self, stream: IOStream, address: Any) -> None:
+        """Take a connection, if there is room."""
+        if len(self._connections) + self._services.sockets_by_client.total() >= self._most:
+            stream.close()
+            return
+        super().handle_stream(stream, address)
+
+
+def raise_file_limit() -> int:
+    """Let this process open as many files, sockets among them, as it may; return how many."""
+    try:
+        import resource
+    except ImportError:  # Windows has none.
+        return 2**14
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    return soft if soft > 0 else 2**20
+
+
 @contextlib.asynccontextmanager
 async def running_server(options: ServerOptions, settings: Settings, store: JobStore) -> AsyncIterator[int]:
     """Serve until the end of the block; gives the port.
@@ -76,8 +110,9 @@ async def running_server(options: ServerOptions, settings: Settings, store: JobS
     """
     services = Services.of(options, settings, store)
     application = make_application(services)
-    server = HTTPServer(
+    server = _BoundedServer(
         application,
+        services=services,
         xheaders=options.trusts_proxy,
         # Uploads are streamed to files; this only bounds what is read of a body.
         max_body_size=options.limits.upload_bytes,

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Final
 
+import structlog
+
 from pipeline.errors import (
     JobConflictError,
     JobNotFoundError,
@@ -15,6 +17,8 @@ from pipeline.errors import (
     RecipeError,
     SourceError,
 )
+
+log = structlog.get_logger(__name__)
 
 # How long a client is told to wait until jobs that wait have been taken.
 _QUEUE_RETRY_S: Final = 5
@@ -56,4 +60,7 @@ def as_request_error(error: PipelineError) -> RequestError:
         case RecipeError() | ModelError() | SourceError():
             return RequestError(HTTPStatus.UNPROCESSABLE_ENTITY, str(error))
         case _:
-            return RequestError(HTTPStatus.SERVICE_UNAVAILABLE, str(error), {"Retry-After": str(_QUEUE_RETRY_S)})
+            # Its words are about the server's own machines.
+            log.error("unavailable", reason=str(error))
+            message = "the service cannot do this just now: try again later, and tell its operator if it stays so"
+            return RequestError(HTTPStatus.SERVICE_UNAVAILABLE, message, {"Retry-After": str(_QUEUE_RETRY_S)})

@@ -20,6 +20,8 @@ from pipeline.interfaces.server.submission import Submission, parse_json, read_r
 from pipeline.interfaces.server.uploads import UploadReceiver
 
 MAX_PAGE: Final = 1000
+# A larger body is read off the loop.
+_LARGE_BYTES: Final = 32 * 2**10
 _STATUSES: Final = ("stored", "skipped", "failed")
 
 
@@ -61,7 +63,7 @@ class Jobs(Guarded):
             )
         self._most_bytes = limits.json_bytes if kind == "application/json" else limits.upload_bytes
         length = self.request.headers.get("Content-Length", "0")
-        if length.isdigit() and int(length) > self._most_bytes:
+        if length.isascii() and length.isdigit() and (len(length) > 15 or int(length) > self._most_bytes):
             raise self._too_large()
         if kind == "multipart/form-data":
             self._job = self.services.make_job(Submission())
@@ -82,52 +84,38 @@ class Jobs(Guarded):
                 self._body += chunk
         except PipelineError as error:
             self._refused = error
-        except OSError as error:
-            self._refused = RequestError(
-                HTTPStatus.SERVICE_UNAVAILABLE, f"the upload cannot be stored: {error.strerror or error}"
-            )
+        except (OSError, ValueError) as error:
+            self._refused = RequestError(HTTPStatus.SERVICE_UNAVAILABLE, f"the upload cannot be stored: {error}")
 
     async def post(self) -> None:
         """Let a job wait for a queue worker."""
-        try:
-            if self._refused:
-                raise self._refused
-            job = await (self._submit_upload() if self._upload else self._submit_json())
-        except BaseException:
-            self._discard_upload()
-            raise
-        self._upload = None
+        # From here on it is not the connection's: a client that has gone still has its job.
+        upload, self._upload = self._upload, None
+        if self._refused:
+            if upload:
+                upload.discard()
+            raise self._refused
+        job = await (self._submit_upload(upload) if upload else self._submit_json())
         self.set_header("Location", f"{self.prefix}/jobs/{job.id}")
         self.answer({"jobId": job.id, "status": "queued"}, HTTPStatus.ACCEPTED)
 
     async def _submit_json(self) -> Job:
-        body = parse_json(bytes(self._body))
-        submission = read_submission(body, self.services.options)
+        def read() -> Submission:
+            return read_submission(parse_json(bytes(self._body)), self.services.options)
+
+        submission = await self.services.parse(read) if len(self._body) > _LARGE_BYTES else read()
         return await self.services.call(self.services.submit, submission, self.client)
 
-    async def _submit_upload(self) -> Job:
-        upload, services = self._upload, self.services
-        assert upload is not None
+    async def _submit_upload(self, upload: UploadReceiver) -> Job:
         assert self._job is not None
-        upload.finish()
-        for name in upload.fields:
-            if name not in {"options", "jobId"}:
-                raise RequestError(
-                    HTTPStatus.UNPROCESSABLE_ENTITY, f"no field {name[:100]} is known; there are: files, options, jobId"
-                )
-        if upload.fields.get("jobId"):
-            raise RequestError(
-                HTTPStatus.UNPROCESSABLE_ENTITY, "jobId is not possible with an upload: the server chooses it"
-            )
-        options = parse_json(upload.fields["options"], "options") if upload.fields.get("options") else {}
-        submission = Submission(recipe=read_recipe(options), job_id=self._job.id)
-
-        def enqueue() -> Job:
-            job = services.with_uploads(services.make_job(submission), [str(path) for path in upload.files])
-            services.enqueue(job, self.client, owns_folder=True)
-            return job
-
-        return await services.call(enqueue)
+        try:
+            upload.finish()
+            options = parse_json(upload.options, "options") if upload.options else {}
+            submission = Submission(recipe=read_recipe(options), job_id=self._job.id)
+        except BaseException:
+            upload.discard()
+            raise
+        return await self.services.call_files(self.services.submit_upload, submission, self.client, upload)
 
     async def get(self) -> None:
         """List the newest jobs."""
@@ -144,6 +132,7 @@ class Jobs(Guarded):
     def _discard_upload(self) -> None:
         if self._upload:
             self._upload.discard()
+            self._upload = None
 
     def _too_large(self) -> RequestError:
         return RequestError(
@@ -190,7 +179,7 @@ class Items(Guarded):
         limit = read_limit(self, 100)
         after = self.get_query_argument("after", "", strip=False)
         read = functools.partial(self._read_page, job_id, status, after, limit)
-        self.answer(await self.services.call(read))
+        self.answer(await self.services.call_files(read))
 
     def _read_page(self, job_id: str, status: str, after: str, limit: int) -> Mapping[str, Any]:
         from pipeline.runner.ledger import Ledger
@@ -212,7 +201,7 @@ class Items(Guarded):
 def read_limit(handler: Guarded, default: int) -> int:
     """Read the query's ``limit``."""
     text = handler.get_query_argument("limit", str(default))
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MAX_PAGE):
+    if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= MAX_PAGE):
         raise RequestError(
             HTTPStatus.UNPROCESSABLE_ENTITY, f"limit is {text[:20]!r}; allowed is a whole number from 1 to {MAX_PAGE}"
         )

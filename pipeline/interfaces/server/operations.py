@@ -8,13 +8,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
-from tornado.web import StaticFileHandler
+from tornado.web import HTTPError, StaticFileHandler
 
 from pipeline.catalogue import list_models
 from pipeline.domain import Recipe
 from pipeline.errors import StateError
 from pipeline.interfaces.server import metrics
-from pipeline.interfaces.server.base import SECURITY_HEADERS, Guarded
+from pipeline.interfaces.server.base import SECURITY_HEADERS, Guarded, log
 from pipeline.interfaces.server.openapi import describe_service
 
 PAGE_FOLDER: Final = Path(str(resources.files(__package__).joinpath("page")))
@@ -116,6 +116,18 @@ class PageFiles(StaticFileHandler):
         """Have browsers ask whether they changed: a new release is seen at once."""
         self.set_header("Cache-Control", "no-cache")
 
+    @classmethod
+    def get_absolute_path(cls, root: str, path: str) -> str:
+        """Refuse what no file can be called."""
+        if "\0" in path:
+            raise HTTPError(HTTPStatus.NOT_FOUND)
+        return super().get_absolute_path(root, path)
+
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Answer as the rest of the service."""
         self.finish({"error": HTTPStatus(status_code).phrase})
+
+    def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
+        """Log what nobody foresaw, without the query, which may hold a token."""
+        if not isinstance(value, HTTPError):
+            log.error("request_failed", route="/static", exc_info=(typ, value, tb))

@@ -14,6 +14,9 @@ from pipeline.errors import SettingsError
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8000
 
+# The client whose token is made at the start, or in PIPELINE_TOKEN.
+OPERATOR: Final = "operator"
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -164,8 +167,11 @@ class OptionsFile:
         access, limits = tables.get("access", {}), tables.get("limits", {})
         _require_known(path, "access", access, _ACCESS)
         _require_known(path, "limit", limits, {limit.name for limit in fields(Limits)})
+        known = [_read_client(path, name, table) for name, table in tables.get("clients", {}).items()]
+        if len(dict(known)) < len(known):
+            raise SettingsError(f"two clients in {str(path)!r} have the same token")
         return cls(
-            clients=dict(_read_client(path, name, table) for name, table in tables.get("clients", {}).items()),
+            clients=dict(known),
             access={name: _read_access(path, name, value) for name, value in access.items()},
             limits=Limits(**limits),
         )
@@ -180,6 +186,8 @@ _ACCESS: Final = frozenset({"allowed_hosts", "trusts_proxy", "collections", "des
 
 
 def _read_client(path: Path, name: str, table: Any) -> tuple[bytes, Client]:
+    if not name or name == OPERATOR:
+        raise SettingsError(f"a client in {str(path)!r} is called {name!r}; that name is taken")
     if not isinstance(table, dict):
         raise SettingsError(f"client {name!r} in {str(path)!r} has to be a table with a token")
     _require_known(path, f"field of client {name!r}", table, {"token", "sha256", "admin"})

@@ -68,6 +68,7 @@ def present_job(fields: Mapping[str, Any], root: Path) -> dict[str, Any]:
     """Return a job's fields with paths of the server's own replaced by relative URLs of the service."""
     own = str(job_folder(root, str(fields["id"])))
     shown = {name: value for name, value in fields.items() if name not in _HIDDEN}
+    shown["error"] = str(shown.get("error", "")).replace(f"{root}/", "")
     if str(shown.get("collection", "")).startswith(own):
         shown["collection"] = "uploads" if UPLOADS in shown["collection"] else "list"
     if shown.get("destination") == own:

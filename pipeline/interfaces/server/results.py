@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
@@ -31,7 +32,7 @@ class Results(Guarded):
     async def find_row(self, job_id: str, key: str) -> dict[str, Any]:
         """Return the row of the ledger that has the key; the key itself never becomes a path."""
         await self.services.show(job_id, self.client)
-        row = await self.services.call(self._read_row, job_id, key)
+        row = await self.services.call_files(self._read_row, job_id, key)
         if row is None:
             raise RequestError(HTTPStatus.NOT_FOUND, f"job {job_id!r} has no image {key[:200]!r}")
         return row
@@ -50,18 +51,21 @@ class Results(Guarded):
 
     async def send(self, path: Path | None, folder: Path, key: str) -> None:
         """Send a file that lies in a folder, and that is an image."""
-        kind = await self.services.call(_kind_of, path, folder)
+        kind = await self.services.call_files(_kind_of, path, folder)
         if path is None or kind is None:
             raise RequestError(HTTPStatus.NOT_FOUND, f"no image {key[:200]!r} is there")
         self.set_header("Content-Type", kind)
         self.set_header("Content-Security-Policy", "default-src 'none'; sandbox")
         self.set_header("Content-Disposition", "inline")
         with path.open("rb") as file:
-            while chunk := await self.services.call(file.read, _CHUNK_BYTES):
+            while chunk := await self.services.call_files(file.read, _CHUNK_BYTES):
                 self.write(chunk)
                 try:
-                    await self.flush()
-                except StreamClosedError:
+                    async with asyncio.timeout(self.services.options.limits.socket_deadline_s):
+                        await self.flush()
+                except (StreamClosedError, TimeoutError):
+                    # A client that reads nothing does not keep the file open.
+                    self.request.connection.stream.close()  # type: ignore[union-attr]
                     return
         self.finish()
 

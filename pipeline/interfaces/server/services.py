@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any, TypeVar
 
 from pipeline.domain import FetchPolicy, Job
-from pipeline.errors import JobNotFoundError, QueueFullError
+from pipeline.errors import DestinationError, JobNotFoundError
 from pipeline.interfaces.server.access import TokenBucket
 from pipeline.interfaces.server.errors import RequestError
 from pipeline.interfaces.server.metrics import Metrics
@@ -22,6 +23,7 @@ from pipeline.interfaces.server.options import Client, ServerOptions
 from pipeline.interfaces.server.presenting import UPLOADS, Snapshot, job_folder, uploads_folder
 from pipeline.interfaces.server.relay import Relay
 from pipeline.interfaces.server.submission import Submission
+from pipeline.interfaces.server.uploads import UploadReceiver
 from pipeline.job import choose_model
 from pipeline.launch import keep_list, new_job_id
 from pipeline.settings import Settings
@@ -57,12 +59,14 @@ class Services:
     metrics: Metrics
     submissions: TokenBucket
     sockets_by_client: Counter[str]
-    _threads: ThreadPoolExecutor
+    _state_threads: ThreadPoolExecutor
+    _file_threads: ThreadPoolExecutor
+    _parsing_thread: ThreadPoolExecutor
 
     @classmethod
     def of(cls, options: ServerOptions, settings: Settings, store: JobStore) -> Services:
         """Make what a server needs; on the loop that will serve."""
-        threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="pipeline-server")
+        threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="pipeline-state")
         loop = asyncio.get_running_loop()
         relay = Relay(
             open_async_redis(store.url),
@@ -71,15 +75,28 @@ class Services:
         )
         limits = options.limits
         bucket = TokenBucket(limits.submissions_per_second, limits.submission_burst, time.monotonic)
-        return cls(options, settings, store, relay, Metrics(), bucket, Counter(), threads)
+        return cls(
+            *(options, settings, store, relay, Metrics(), bucket, Counter(), threads),
+            _file_threads=ThreadPoolExecutor(_THREADS, thread_name_prefix="pipeline-files"),
+            _parsing_thread=ThreadPoolExecutor(1, thread_name_prefix="pipeline-parsing"),
+        )
 
     async def call(self, function: Callable[..., Answer], *arguments: Any) -> Answer:
-        """Do what blocks, off the loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+        """Ask Redis, off the loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._state_threads, function, *arguments)
+
+    async def call_files(self, function: Callable[..., Answer], *arguments: Any) -> Answer:
+        """Do what reads ledgers and images, which may be far away: nobody who asks Redis waits for it."""
+        return await asyncio.get_running_loop().run_in_executor(self._file_threads, function, *arguments)
+
+    async def parse(self, function: Callable[..., Answer], *arguments: Any) -> Answer:
+        """Read a large body off the loop, one at a time: threads would only share one core."""
+        return await asyncio.get_running_loop().run_in_executor(self._parsing_thread, function, *arguments)
 
     def close(self) -> None:
         """End the threads."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._state_threads, self._file_threads, self._parsing_thread):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     async def show(self, job_id: str, client: Client) -> Snapshot:
         """Return the state of a job that a client may see.
@@ -103,11 +120,33 @@ class Services:
             If the recipe, the id or the queue do not allow it; nothing is left of it then.
         """
         job = self.make_job(submission)
-        is_listed = len(submission.urls) > 1
-        if is_listed:
-            self.require_room(job.id)
-            job = keep_list(submission.urls, job)
-        self.enqueue(job, client, owns_folder=is_listed)
+        if submission.destination:
+            self._enqueue(job, client)
+            return job
+        with self._folder_of(job):
+            if len(submission.urls) > 1:
+                job = keep_list(submission.urls, job)
+            self._enqueue(job, client)
+        return job
+
+    def submit_upload(self, submission: Submission, client: Client, upload: UploadReceiver) -> Job:
+        """Put a job of uploaded files into the queue; blocks. If that fails, nothing is left of it.
+
+        Raises
+        ------
+        PipelineError
+            If the recipe or the queue do not allow it.
+        """
+        try:
+            job = self.make_job(submission)
+            # Whatever becomes of the list of files, nothing else is fetched.
+            places = (str(uploads_folder(self.options.root, job.id)),)
+            job = replace(job, collection=job.destination, fetch=replace(job.fetch, places=places))
+            job = keep_list([str(path) for path in upload.files], job, name=UPLOADS)
+            self._enqueue(job, client)
+        except BaseException:
+            upload.discard()
+            raise
         return job
 
     def make_job(self, submission: Submission) -> Job:
@@ -121,30 +160,28 @@ class Services:
         policy = FetchPolicy(allow_private=self.options.allow_private, places=places)
         return Job(job_id, collection, submission.destination or own, submission.recipe, policy)
 
-    def require_room(self, job_id: str) -> None:
-        """Refuse a job early, before files are written for it, if its id is taken or the queue is full."""
-        limit = self.options.limits.waiting_jobs
-        if self.store.queue.counts().waiting >= limit:
-            raise QueueFullError(f"{limit} jobs wait already: try again later")
-        if job_folder(self.options.root, job_id).exists():
-            raise RequestError(
-                HTTPStatus.CONFLICT, f"job {job_id!r} exists already: choose another id, or retry that one"
-            )
+    @contextlib.contextmanager
+    def _folder_of(self, job: Job) -> Iterator[None]:
+        """Make the folder of a job's results, which nobody else can have made; remove it if the block fails.
 
-    def enqueue(self, job: Job, client: Client, *, owns_folder: bool) -> None:
-        """Put a job into the queue; if that fails, remove the folder that was made for it."""
+        It outlives the job's state, which expires: a second job of the same id would be given the first one's images.
+        """
+        folder = job_folder(self.options.root, job.id)
         try:
-            self.store.queue.submit(job, client.name, self.options.limits.waiting_jobs)
+            folder.mkdir()
+        except FileExistsError:
+            message = f"job {job.id!r} exists already: choose another id, or retry that one"
+            raise RequestError(HTTPStatus.CONFLICT, message) from None
+        except OSError as error:
+            raise DestinationError(f"cannot make a folder for job {job.id!r}: {error.strerror or error}") from error
+        try:
+            yield
         except BaseException:
-            if owns_folder:
-                shutil.rmtree(job_folder(self.options.root, job.id), ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
             raise
 
-    def with_uploads(self, job: Job, paths: list[str]) -> Job:
-        """Give a job its uploaded files as its collection."""
-        places = (str(uploads_folder(self.options.root, job.id)),)
-        job = replace(job, collection=job.destination, fetch=replace(job.fetch, places=places))
-        return keep_list(paths, job, name=UPLOADS)
+    def _enqueue(self, job: Job, client: Client) -> None:
+        self.store.queue.submit(job, client.name, self.options.limits.waiting_jobs)
 
 
 def may_see(client: Client, owner: str) -> bool:

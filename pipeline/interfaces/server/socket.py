@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
+from pipeline.domain import is_job_id
 from pipeline.errors import JobNotFoundError, PipelineError
 from pipeline.interfaces.server.base import Guarded, log
 from pipeline.interfaces.server.errors import RequestError, as_request_error
@@ -78,8 +79,10 @@ class Socket(Guarded, WebSocketHandler):
             raise RequestError(
                 HTTPStatus.UNPROCESSABLE_ENTITY, f"type is {shown}; allowed are 'subscribe' and 'unsubscribe'"
             )
-        if not isinstance(job_id, str) or not job_id or len(job_id) > 100:
-            raise RequestError(HTTPStatus.UNPROCESSABLE_ENTITY, f"jobId is {job_id!r:.100}; allowed is a job's id")
+        if not is_job_id(job_id):
+            raise RequestError(
+                HTTPStatus.UNPROCESSABLE_ENTITY, f"jobId is {ascii(job_id)[:100]}; allowed is a job's id"
+            )
         if kind == "unsubscribe":
             self._forget(job_id)
             return

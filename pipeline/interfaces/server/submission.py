@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -158,7 +159,8 @@ def _require_web_url(where: str, url: Any) -> None:
         is_usable = parts.scheme.lower() in {"http", "https"} and bool(parts.hostname) and parts.port != 0
     except ValueError:
         is_usable = False
-    if not is_usable or any(letter.isspace() or not letter.isprintable() for letter in url):
+    # Of what prints, the space is the only one that is no part of a URL.
+    if not is_usable or " " in url or not url.isprintable():
         raise _unusable(where, redact(url), "an http or https URL")
 
 
@@ -185,8 +187,9 @@ def _require_known(given: Mapping[str, Any], known: Sequence[str], prefix: str) 
 
 
 def _unusable(name: str, value: Any, allowed: str) -> RequestError:
-    shown = repr(value)
-    return _unprocessable(f"{name} is {shown if len(shown) <= 100 else shown[:100] + '…'}; allowed is {allowed}")
+    shortener = reprlib.Repr()
+    shortener.maxstring = shortener.maxother = 120
+    return _unprocessable(f"{name} is {shortener.repr(value)}; allowed is {allowed}")
 
 
 def _unprocessable(message: str) -> RequestError:

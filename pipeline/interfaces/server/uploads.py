@@ -56,7 +56,7 @@ class UploadReceiver:
         if not parameters.get(b"boundary"):
             raise RequestError(HTTPStatus.BAD_REQUEST, "the upload has no boundary in its Content-Type")
         self.files: list[Path] = []
-        self.fields: dict[str, bytes] = {}
+        self.options = b""
         self._job_folder = folder
         self._folder = folder / UPLOADS
         self._limits = limits
@@ -103,7 +103,7 @@ class UploadReceiver:
 
     def _end_header(self) -> None:
         part = self._part
-        part.headers[part.header_name.decode("latin-1").lower()] = part.header_value.decode("utf-8", "replace")
+        part.headers[part.header_name.decode("latin-1").lower()] = part.header_value.decode("latin-1")
         part.header_name.clear()
         part.header_value.clear()
 
@@ -113,7 +113,11 @@ class UploadReceiver:
             raise RequestError(HTTPStatus.BAD_REQUEST, "a part of the upload is no form-data")
         self._part.name = parameters.get(b"name", b"").decode("utf-8", "replace")
         if b"filename" not in parameters:
-            self.fields[self._part.name] = b""
+            if self._part.name != "options" or self.options:
+                raise RequestError(
+                    HTTPStatus.UNPROCESSABLE_ENTITY,
+                    f"no field {self._part.name[:100]!r} is possible here; an upload has files, and options once",
+                )
             return
         if len(self.files) == self._limits.files_per_upload:
             raise RequestError(
@@ -137,11 +141,9 @@ class UploadReceiver:
                 )
             part.file.write(memoryview(data)[start:end])
         elif part.size > _MAX_FIELD_BYTES:
-            raise RequestError(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the field {part.name[:100]!r} of the upload is too large"
-            )
+            raise RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the options of the upload are too large")
         else:
-            self.fields[part.name] += data[start:end]
+            self.options += data[start:end]
 
     def _end_part(self) -> None:
         self._close()

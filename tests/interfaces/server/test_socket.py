@@ -127,7 +127,10 @@ def test_a_retried_job_is_followed_anew_with_larger_versions(idle_service, store
         ('{"type": "publish", "jobId": "x"}', "allowed are 'subscribe' and 'unsubscribe'"),
         ('{"type": "subscribe"}', "a job's id"),
         ('{"type": "subscribe", "jobId": 7}', "a job's id"),
-        ('{"type": "subscribe", "jobId": "../x"}', "Job not found"),
+        ('{"type": "subscribe", "jobId": "../x"}', "a job's id"),
+        ('{"type": "subscribe", "jobId": "x:lease"}', "a job's id"),
+        ('{"type": "subscribe", "jobId": "\\ud800"}', "a job's id"),
+        ('{"type": "subscribe", "jobId": "nobodys"}', "Job not found"),
         ('{"type": ["subscribe"], "jobId": "x"}', "allowed are"),
     ],
 )
