@@ -114,8 +114,12 @@ class Recipe:
     @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits that are equal for equal Recipes, on any machine and version of Python."""
-        canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        canonical = json.dumps(self.to_mapping(), sort_keys=True, separators=(",", ":"))
         return hashlib.blake2b(canonical.encode(), digest_size=8).hexdigest()
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return the fields and their values, as `from_mapping` takes them."""
+        return {name: getattr(self, name) for name in _RECIPE_FIELDS}
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
@@ -209,7 +213,9 @@ class Job:
 
     def to_json(self) -> str:
         """Write the job as JSON, as its hash in Redis keeps it."""
-        return json.dumps(asdict(self), sort_keys=True)
+        values = {name: getattr(self, name) for name in _JOB_FIELDS}
+        values |= {"recipe": self.recipe.to_mapping(), "fetch": asdict(self.fetch)}
+        return json.dumps(values, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -389,6 +395,11 @@ class Progress:
     def is_finished(self) -> bool:
         """Whether nothing more will come of this run: completed, failed or cancelled."""
         return self.status in FINAL_STATUSES
+
+
+# `asdict` copies every value, and looks the fields up each time.
+_RECIPE_FIELDS: Final = tuple(field.name for field in fields(Recipe))
+_JOB_FIELDS: Final = tuple(field.name for field in fields(Job))
 
 
 def is_job_id(text: object) -> TypeGuard[str]:

@@ -48,6 +48,7 @@ class JobHandle:
         self._storage_options = storage_options
         self._driver: Driver | None = None
         self._thread: threading.Thread | None = None
+        self._on_end: Callable[[], None] = lambda: None
 
     def __repr__(self) -> str:
         progress = self.progress
@@ -181,7 +182,14 @@ class JobHandle:
                 lease.release()
             raise
 
-    def drive(self, connect_cluster: ConnectCluster, lease: Lease, *, redo: str = "") -> Progress:
+    def drive(
+        self,
+        connect_cluster: ConnectCluster,
+        lease: Lease,
+        *,
+        redo: str = "",
+        on_end: Callable[[], None] = lambda: None,
+    ) -> Progress:
         """Run the job in a thread of this process, by the right that a lease gives; an error leaves the lease as it is.
 
         The collection is opened in that thread too, however long that takes: whatever is wrong with it fails the job.
@@ -193,7 +201,10 @@ class JobHandle:
         lease : Lease
         redo : str
             The status at which the job had ended, if the failed images are to be run again.
+        on_end : callable
+            Called in that thread when the run has ended.
         """
+        self._on_end = on_end
         return self._drive(
             _Opened(lambda: self._items(bool(redo), was_completed=redo == "completed")), connect_cluster, lease
         )
@@ -210,11 +221,6 @@ class JobHandle:
         self._thread.start()
         return driver.latest
 
-    @property
-    def is_driven_here(self) -> bool:
-        """Whether the job runs in this process."""
-        return self._thread is not None and self._thread.is_alive()
-
     def join(self, timeout: float) -> None:
         """Wait for the end of a run of this process, at most `timeout` seconds."""
         if self._thread:
@@ -229,6 +235,7 @@ class JobHandle:
         assert self._driver is not None
         self._driver.run()
         atexit.unregister(self._end)
+        self._on_end()
 
     def _end(self) -> None:
         """End the run before its process ends: cleanly, so that it can be resumed."""

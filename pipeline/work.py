@@ -25,9 +25,6 @@ log = logging.getLogger(__name__)
 
 # How long a queue worker that hears nothing waits before it looks for jobs whose worker died.
 LOOK_S: Final = 1.0
-# The same while jobs run here, whose ends make room for the next.
-BUSY_LOOK_S: Final = 0.05
-
 # How long a queue worker counts as alive after its last word.
 WORKER_TTL_S: Final = 10.0
 _ANNOUNCE_S: Final = 3.0
@@ -54,14 +51,17 @@ class QueueWorker:
         self._settings = settings
         self._jobs_at_once = jobs_at_once
         self._workers = workers
-        self._running: list[JobHandle] = []
+        self._running: dict[str, JobHandle] = {}
         self._is_stopping = threading.Event()
+        # A job has ended, or the worker is to end.
+        self._has_room = threading.Event()
         self._announced_at_s = float("-inf")
         self._name = driver_name()
 
     def stop(self) -> None:
         """Ask `run` to end: jobs that run are left to the next worker; from any thread or signal handler."""
         self._is_stopping.set()
+        self._has_room.set()
 
     def run(self) -> None:
         """Run jobs until `stop` is called.
@@ -104,14 +104,14 @@ class QueueWorker:
         while not self._is_stopping.is_set():
             if client.status != "running":
                 raise ClusterError("the Dask cluster is gone; it is opened again")
-            self._running = [handle for handle in self._running if handle.is_driven_here]
             self._announce()
             if len(self._running) == self._jobs_at_once:
-                self._is_stopping.wait(BUSY_LOOK_S)
+                self._has_room.wait(LOOK_S)
+                self._has_room.clear()
             elif claim := self._store.queue.claim():
                 self._start(claim, client)
             else:
-                self._store.queue.wait(news, BUSY_LOOK_S if self._running else LOOK_S)
+                self._store.queue.wait(news, LOOK_S)
 
     def _wait_for_repair(self, error: Exception) -> None:
         log.error("the queue waits: %s", error)
@@ -121,13 +121,19 @@ class QueueWorker:
         log.info("job starts", extra={"job_id": claim.job_id})
         try:
             handle = JobHandle(self._store.load_job(claim.job_id), self._store, self._settings)
-            handle.drive(lambda: nullcontext(client), claim.lease, redo=claim.redo)
+            self._running[handle.id] = handle
+            handle.drive(
+                lambda: nullcontext(client), claim.lease, redo=claim.redo, on_end=lambda: self._forget(handle.id)
+            )
         except PipelineError as error:
+            self._forget(claim.job_id)
             log.warning("job cannot run: %s", error, extra={"job_id": claim.job_id})
             with contextlib.suppress(StateError):
                 claim.lease.publish(replace(self._store.progress(claim.job_id), status="failed", error=str(error)))
-        else:
-            self._running.append(handle)
+
+    def _forget(self, job_id: str) -> None:
+        self._running.pop(job_id, None)
+        self._has_room.set()
 
     def _announce(self) -> None:
         now = time.monotonic()
@@ -137,9 +143,10 @@ class QueueWorker:
             self._announced_at_s = now
 
     def _leave_jobs(self) -> None:
-        for handle in self._running:
+        leaving = list(self._running.values())
+        for handle in leaving:
             handle.leave()
         deadline = time.monotonic() + LEAVE_PATIENCE_S
-        for handle in self._running:
+        for handle in leaving:
             handle.join(max(0.0, deadline - time.monotonic()))
-        self._running = []
+        self._running.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import uuid
@@ -35,6 +36,7 @@ def has_ended(token: str) -> bool:
     return False
 
 
+@functools.cache
 def pid_scope() -> str:
     """Return a name for where this process' id means something: one start of a kernel, one of its pid namespaces.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any, Final, get_args
 
 from pipeline.domain import Job, JobStatus, Progress, Result, Stage
@@ -141,7 +140,7 @@ def fields_of_new(job: Job) -> list[FieldValue]:
     progress = Progress(job.id, done_by_stage=dict.fromkeys(job.recipe.stages, 0))
     # Whoever follows a job sees these; a signed URL's query is for the driver only.
     places = {name: escape_surrogates(redact(getattr(job, name))) for name in ("collection", "destination")}
-    recipe = json.dumps(asdict(job.recipe))
+    recipe = json.dumps(job.recipe.to_mapping())
     return flatten(to_fields(progress) | places | {"recipe": recipe, "spec": job.to_json()})
 
 

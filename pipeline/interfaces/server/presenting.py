@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import posixpath
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,8 @@ class Snapshot:
     is_final : bool
     text : str
         The JSON object that ``GET /jobs/ID`` answers.
+    frame : bytes
+        The same for whoever follows the job, as a WebSocket's frame: made once for thousands of sockets.
     owner : str
     """
 
@@ -39,19 +42,34 @@ class Snapshot:
     version: int
     is_final: bool
     text: str
+    frame: bytes
     owner: str
 
     @classmethod
     def of_text(cls, text: str, root: Path) -> Self:
         """Read what the job's channel carries."""
         fields = json.loads(text)
+        shown = json.dumps(present_job(fields, root))
         return cls(
             job_id=fields["id"],
             version=int(fields["version"]),
             is_final=fields["status"] in FINAL_STATUSES,
-            text=json.dumps(present_job(fields, root)),
+            text=shown,
+            frame=text_frame(f'{{"jobId": {json.dumps(fields["id"])}, "status": {shown}}}'),
             owner=str(fields.get("owner", "")),
         )
+
+
+def text_frame(text: str) -> bytes:
+    """Return a text as one whole frame of a WebSocket server, RFC 6455, section 5.2."""
+    payload = text.encode()
+    if len(payload) < 126:
+        head = struct.pack("!BB", 0x81, len(payload))
+    elif len(payload) < 2**16:
+        head = struct.pack("!BBH", 0x81, 126, len(payload))
+    else:
+        head = struct.pack("!BBQ", 0x81, 127, len(payload))
+    return head + payload
 
 
 def job_folder(root: Path, job_id: str) -> Path:

@@ -108,7 +108,8 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 def work(worker: QueueWorker, *, until_input_ends: bool) -> None:
     """Run a queue worker in this process until a signal, or the end of the input, asks it to end."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: worker.stop())
+        # In a thread of its own: the signal may come while this one holds what `stop` waits for.
+        signal.signal(number, lambda *_: threading.Thread(target=worker.stop).start())
     if until_input_ends:
         threading.Thread(target=_stop_at_end_of_input, args=[worker], name="pipeline-input", daemon=True).start()
     worker.run()

@@ -193,11 +193,14 @@ class Relay:
     async def _fan_out(self, topic: Topic) -> None:
         offered: Snapshot | None = None
         while topic.latest is not None and topic.latest is not offered:
-            offered = topic.latest
+            offered, started_s = topic.latest, time.monotonic()
             for number, follower in enumerate(list(topic.followers), start=1):
                 follower.offer(topic.latest)
                 if number % _CHUNK == 0:
                     await asyncio.sleep(0)
+            # Half of the time is for everybody else; what comes meanwhile is offered next, the latest of it.
+            if not offered.is_final:
+                await asyncio.sleep(time.monotonic() - started_s)
         topic.is_fanning_out = False
         if topic.latest and topic.latest.is_final:
             self._drop(topic)

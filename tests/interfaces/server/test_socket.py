@@ -257,3 +257,19 @@ def test_a_client_that_takes_nothing_is_dropped_and_the_others_notice_nothing(tm
             reading.join(20)
             assert received[-1]["status"] == "completed"
         assert service.request("GET", "/healthz").status_code == 200
+
+
+def test_a_version_is_sent_once_though_followers_come_while_it_is_handed_out(idle_service, job):
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(idle_service.socket()) for _ in range(12)]
+        for stored, socket in enumerate(sockets):
+            subscribe(socket, job.id)
+            job.publish(stored)
+        job.publish(len(sockets), "completed")
+        for socket in sockets:
+            versions, state = [], ""
+            while state != "completed":
+                status = next_message(socket)["status"]
+                versions.append(status["version"])
+                state = status["status"]
+            assert versions == sorted(set(versions))
