@@ -85,7 +85,9 @@ class Jobs(Guarded):
         except PipelineError as error:
             self._refused = error
         except (OSError, ValueError) as error:
-            self._refused = RequestError(HTTPStatus.SERVICE_UNAVAILABLE, f"the upload cannot be stored: {error}")
+            # Its own words name a path.
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            self._refused = RequestError(HTTPStatus.SERVICE_UNAVAILABLE, f"the upload cannot be stored: {reason}")
 
     async def post(self) -> None:
         """Let a job wait for a queue worker."""

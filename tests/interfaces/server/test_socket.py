@@ -234,11 +234,11 @@ def test_cut_connections_to_redis_cost_no_state_and_no_version_goes_back(idle_se
         assert versions == sorted(set(versions))
 
 
-def test_a_client_that_takes_nothing_is_dropped_and_the_others_notice_nothing(tmp_path, service_redis):
+def test_a_client_that_takes_nothing_is_dropped_and_the_others_notice_nothing(tmp_path, valkey_url):
     limits = "[limits]\nsocket_deadline_s = 1\n"
     with (
-        serving(tmp_path, service_redis, "--no-work", config=CONFIG + limits) as service,
-        connect(service_redis, Path("unused")) as store,
+        serving(tmp_path, valkey_url, "--no-work", config=CONFIG + limits) as service,
+        connect(valkey_url, Path("unused")) as store,
     ):
         job_id = service.submit(imageUrl=URL)
         job = Claimed(job_id, store.acquire(store.load_job(job_id)))
