@@ -98,13 +98,13 @@ class Recipe:
         for name in ("enlarge", "keep_copyright"):
             _require_one_of(name, getattr(self, name), (True, False))
         if not isinstance(self.background, str) or not re.fullmatch(r"#[0-9a-fA-F]{6}", self.background):
-            raise RecipeError(f"background is {_shown(self.background)}; allowed is #rrggbb, such as #ffffff")
+            raise RecipeError(f"background is {show_value(self.background)}; allowed is #rrggbb, such as #ffffff")
         if not _is_number(self.strength) or not 0 <= self.strength <= 1:
-            raise RecipeError(f"strength is {_shown(self.strength)}; allowed is a number from 0 to 1")
+            raise RecipeError(f"strength is {show_value(self.strength)}; allowed is a number from 0 to 1")
         # 1 and 1.0 are one Recipe, with one fingerprint.
         object.__setattr__(self, "strength", float(self.strength))
         if self.enhance is not None and (not isinstance(self.enhance, str) or not self.enhance):
-            raise RecipeError(f"enhance is {_shown(self.enhance)}; allowed is a model's name, or none")
+            raise RecipeError(f"enhance is {show_value(self.enhance)}; allowed is a model's name, or none")
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -170,7 +170,9 @@ class FetchPolicy:
             # JSON has no tuples.
             object.__setattr__(self, "places", tuple(self.places))
         if not _is_number(self.timeout_s) or not 0 < self.timeout_s <= 3600:
-            raise RecipeError(f"timeout is {_shown(self.timeout_s)}; allowed is more than 0 and at most 3600 seconds")
+            raise RecipeError(
+                f"timeout is {show_value(self.timeout_s)}; allowed is more than 0 and at most 3600 seconds"
+            )
         _require_int_in("retries", self.retries, 0, 100)
         _require_int_in("max_bytes", self.max_bytes, 1, 2**40)
         _require_int_in("connections_per_host", self.connections_per_host, 1, 1000)
@@ -207,7 +209,7 @@ class Job:
             _require_text(name, getattr(self, name))
         if not is_job_id(self.id):
             raise RecipeError(
-                f"a job's id is {_shown(self.id)}; allowed are up to 100 letters, digits, '.', '_' and '-', "
+                f"a job's id is {show_value(self.id)}; allowed are up to 100 letters, digits, '.', '_' and '-', "
                 "the first a letter or a digit"
             )
 
@@ -407,7 +409,7 @@ def is_job_id(text: object) -> TypeGuard[str]:
     return isinstance(text, str) and _JOB_ID.fullmatch(text) is not None
 
 
-def _shown(value: object) -> str:
+def show_value(value: object) -> str:
     """Show a value in a message, however large it is."""
     shortener = reprlib.Repr()
     shortener.maxstring = shortener.maxother = 120
@@ -416,12 +418,12 @@ def _shown(value: object) -> str:
 
 def _require_int_in(name: str, value: object, lowest: int, highest: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
-        raise RecipeError(f"{name} is {_shown(value)}; allowed is a whole number from {lowest} to {highest}")
+        raise RecipeError(f"{name} is {show_value(value)}; allowed is a whole number from {lowest} to {highest}")
 
 
 def _require_text(name: str, value: object) -> None:
     if not isinstance(value, str) or not value:
-        raise RecipeError(f"{name} is {_shown(value)}; allowed is a text that is not empty")
+        raise RecipeError(f"{name} is {show_value(value)}; allowed is a text that is not empty")
 
 
 def _is_number(value: object) -> bool:
@@ -430,4 +432,4 @@ def _is_number(value: object) -> bool:
 
 def _require_one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:
     if value not in allowed:
-        raise RecipeError(f"{name} is {_shown(value)}; allowed is {', '.join(map(str, allowed))}")
+        raise RecipeError(f"{name} is {show_value(value)}; allowed is {', '.join(map(str, allowed))}")

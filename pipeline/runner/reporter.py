@@ -76,13 +76,14 @@ class Reporter:
                 is_silent = time.monotonic() - self._reported_at_s > SILENCE_S
             if progress is None or is_silent:
                 continue
+            job = {"job_id": progress.job_id}
             try:
                 reply = self._lease.publish(progress)
             except LeaseLostError:
                 self._on_lease_lost()
                 return
             except StateError as error:
-                log.warning("%s; the run goes on, its progress is published when Redis answers again", error)
+                log.warning("%s; the run goes on, its progress is published when Redis answers again", error, extra=job)
                 continue
             if reply.cancel_requested and not self._is_cancel_known:
                 self._is_cancel_known = True

@@ -14,7 +14,6 @@ from urllib.parse import quote
 from pipeline.domain import FINAL_STATUSES, STAGES
 from pipeline.errors import remedy_for
 from pipeline.interfaces.server.submission import FIELD_BY_OPTION
-from pipeline.sources import key_for_url
 
 # What of a job's state is of no use to a client, or tells of the machine.
 _HIDDEN: Final = frozenset({"driver", "owner"})
@@ -143,11 +142,6 @@ def present_outcome(row: Mapping[str, Any], job_id: str, own_folder: Path | None
 def result_url(job_id: str, key: str) -> str:
     """Return where a result is, relative to the root of the service."""
     return f"results/{quote(job_id)}/{quote(key)}"
-
-
-def key_of_upload(path: Path) -> str:
-    """Return the key that an uploaded file gets."""
-    return key_for_url(str(path))
 
 
 def _key_of(output: str, own: str) -> str:

@@ -19,9 +19,8 @@ from pipeline.interfaces.server.relay import error_text
 from pipeline.interfaces.server.services import may_see
 from pipeline.interfaces.server.submission import parse_json
 
-# WebSocket's own codes for why one is closed.
+# WebSocket's own code for a client that does not play by the rules.
 _POLICY: Final = 1008
-_GOING_AWAY: Final = 1001
 
 
 class Socket(Guarded, WebSocketHandler):
@@ -72,7 +71,7 @@ class Socket(Guarded, WebSocketHandler):
         try:
             await self._do(message)
         except PipelineError as error:
-            await self._send(error_text(str(as_request_error(error)), getattr(error, "job_id", None)))
+            await self._send(error_text(str(as_request_error(error))))
 
     async def _do(self, message: str | bytes) -> None:
         asked = parse_json(message.encode() if isinstance(message, str) else message, "the message")
@@ -168,10 +167,6 @@ class Socket(Guarded, WebSocketHandler):
         self.close(_POLICY, "too slow")
         if self.ws_connection is not None and self.ws_connection.stream is not None:
             self.ws_connection.stream.close()
-
-    def leave(self) -> None:
-        """Close the socket since the server ends: its client will come back."""
-        self.close(_GOING_AWAY, "the server ends")
 
     def on_close(self) -> None:
         """Forget everything of it."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from pipeline.domain import Recipe
+from pipeline.domain import Recipe, show_value
 from pipeline.errors import RecipeError
 from pipeline.interfaces.server.errors import RequestError
 from pipeline.interfaces.server.options import ServerOptions
@@ -187,9 +186,7 @@ def _require_known(given: Mapping[str, Any], known: Sequence[str], prefix: str) 
 
 
 def _unusable(name: str, value: Any, allowed: str) -> RequestError:
-    shortener = reprlib.Repr()
-    shortener.maxstring = shortener.maxother = 120
-    return _unprocessable(f"{name} is {shortener.repr(value)}; allowed is {allowed}")
+    return _unprocessable(f"{name} is {show_value(value)}; allowed is {allowed}")
 
 
 def _unprocessable(message: str) -> RequestError:
