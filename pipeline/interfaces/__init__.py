@@ -1,1 +1,1 @@
-"""What people and programs meet: the command line, the demo, the report, the benchmark."""
+"""What people and programs meet: the command line, the service, the demo, the benchmark."""

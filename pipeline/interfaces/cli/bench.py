@@ -13,9 +13,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.display.text import write_json
 from pipeline.errors import SourceError
 from pipeline.interfaces.cli.options import AsJson
-from pipeline.interfaces.cli.views import write_json
 
 if TYPE_CHECKING:
     from pipeline.interfaces.bench.measure import Measurement

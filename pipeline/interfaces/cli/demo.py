@@ -11,10 +11,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 import pipeline
+from pipeline.display.text import open_console
 from pipeline.domain import Recipe
 from pipeline.interfaces.cli import exits, follow
 from pipeline.interfaces.cli.run import write_report_of
-from pipeline.interfaces.cli.views import open_console
 
 
 def demo(
@@ -26,7 +26,7 @@ def demo(
 
     A few of them are broken on purpose: what fails is listed at the end, with its reason and a remedy.
     """
-    from pipeline.interfaces.contact_sheet import write_contact_sheet
+    from pipeline.display.contact_sheet import write_contact_sheet
     from pipeline.interfaces.demo.corpus import make_corpus
     from pipeline.interfaces.demo.server import serve_folder
 

@@ -9,9 +9,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.display.text import choose_view, count_done, open_console, short, summary, write_json
+from pipeline.display.wording import format_seconds
 from pipeline.domain import Progress
-from pipeline.interfaces.cli.views import choose_view, count_done, open_console, short, summary, write_json
-from pipeline.interfaces.wording import format_seconds
 from pipeline.job import JobHandle
 
 # How long a cancelled run is awaited: the driver's grace for images in hand, and the end of the workers.

@@ -10,10 +10,10 @@ from rich.markup import escape
 from rich.table import Table
 
 import pipeline
+from pipeline.display.text import count_done, describe, name_collection, open_console, summary, write_json
 from pipeline.domain import Progress
 from pipeline.interfaces.cli import exits, follow
 from pipeline.interfaces.cli.options import AsJson, ClusterOption, JobId
-from pipeline.interfaces.cli.views import count_done, describe, name_collection, open_console, summary, write_json
 
 
 def jobs(

@@ -18,8 +18,8 @@ from rich.table import Table
 
 import pipeline
 from pipeline.catalogue import ModelCard, find_model, load_model
+from pipeline.display.text import open_console, write_json
 from pipeline.interfaces.cli.options import AsJson
-from pipeline.interfaces.cli.views import open_console, write_json
 from pipeline.settings import Settings
 
 if TYPE_CHECKING:

@@ -10,6 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 import pipeline
+from pipeline.display.style import COLOUR_BY_STAGE
+from pipeline.display.text import open_console, write_json
+from pipeline.display.wording import format_bytes, format_seconds
 from pipeline.interfaces.cli.options import (
     AllowPrivate,
     AsJson,
@@ -25,9 +28,6 @@ from pipeline.interfaces.cli.options import (
     UrlColumn,
     make_recipe,
 )
-from pipeline.interfaces.cli.views import open_console, write_json
-from pipeline.interfaces.style import COLOUR_BY_STAGE
-from pipeline.interfaces.wording import format_bytes, format_seconds
 
 
 def plan(

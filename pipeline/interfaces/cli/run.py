@@ -98,7 +98,7 @@ def run(
 
 def write_report_of(handle: pipeline.JobHandle, path: Path) -> None:
     """Write the HTML report of a job that has ended."""
-    from pipeline.interfaces.report import write_report
+    from pipeline.display.report import write_report
 
     write_report(handle.outcomes(), handle.progress, handle.job, path)
 

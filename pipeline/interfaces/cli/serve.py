@@ -12,9 +12,9 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from pipeline.display.text import open_console
 from pipeline.errors import DestinationError, SettingsError
 from pipeline.interfaces.cli.options import AllowPrivate, ClusterOption
-from pipeline.interfaces.cli.views import open_console
 from pipeline.settings import Settings
 from pipeline.state import connect
 

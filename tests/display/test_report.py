@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.display.report import describe_recipe, facts, render_report, write_report
+from pipeline.display.report.charts import LONGEST_LABEL, shorten, time_unit
+from pipeline.display.wording import format_bytes, format_seconds
 from pipeline.domain import Failure, Item, Outcome, Recipe
 from pipeline.errors import DestinationError, remedy_for
-from pipeline.interfaces.report import describe_recipe, facts, render_report, write_report
-from pipeline.interfaces.report.charts import LONGEST_LABEL, shorten, time_unit
-from pipeline.interfaces.wording import format_bytes, format_seconds
 from pipeline.runner.failures import group_failures
 from tests.interfaces.ledgers import JOB, STARTED_S, make_outcomes, to_ledger, to_progress
 

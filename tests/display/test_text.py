@@ -10,8 +10,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from pipeline.domain import Job, Progress, Recipe
-from pipeline.interfaces.cli.views import (
+from pipeline.display.text import (
     BarsView,
     JsonView,
     LinesView,
@@ -22,6 +21,7 @@ from pipeline.interfaces.cli.views import (
     render_bars,
     summary,
 )
+from pipeline.domain import Job, Progress, Recipe
 
 JOB = Job("nightly", "/photos", "/out", Recipe(enhance="sharpen"))
 STARTING = Progress("nightly", "processing", done_by_stage=dict.fromkeys(JOB.recipe.stages, 0))

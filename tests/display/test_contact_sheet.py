@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageColor
 
+from pipeline.display.contact_sheet import BACKGROUND, CELL, make_contact_sheet, spread, write_contact_sheet
 from pipeline.errors import DestinationError
-from pipeline.interfaces.contact_sheet import BACKGROUND, CELL, make_contact_sheet, spread, write_contact_sheet
 
 CELL_PX = 100
 MARGIN = CELL_PX // 20

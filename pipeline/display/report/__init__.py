@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, StrictUndefined
 
+from pipeline.display import style
+from pipeline.display.report import facts
+from pipeline.display.report.charts import draw_hosts, draw_speed, render_figures
 from pipeline.domain import Job, Progress, Recipe
 from pipeline.errors import DestinationError
-from pipeline.interfaces import style
-from pipeline.interfaces.report import facts
-from pipeline.interfaces.report.charts import draw_hosts, draw_speed, render_figures
 from pipeline.runner.failures import group_failures
 from pipeline.urls import redact
 

@@ -10,7 +10,7 @@ from bokeh.models import ColumnDataSource, HoverTool
 from bokeh.plotting import figure
 from bokeh.resources import INLINE
 
-from pipeline.interfaces.style import COLOUR_BY_STAGE, COLOUR_FAILED, COLOUR_STORED
+from pipeline.display.style import COLOUR_BY_STAGE, COLOUR_FAILED, COLOUR_STORED
 
 if TYPE_CHECKING:
     import pandas as pd

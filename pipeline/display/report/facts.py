@@ -7,8 +7,8 @@ from typing import Final, NamedTuple
 
 import pandas as pd
 
+from pipeline.display.wording import format_bytes, format_seconds
 from pipeline.domain import Progress, Recipe, Stage
-from pipeline.interfaces.wording import format_bytes, format_seconds
 
 # The chart of speed has bars of equal length from the run's start to its end: not so many that chance rules them.
 MOST_BARS: Final = 48

@@ -14,9 +14,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.display.style import COLOUR_BY_STAGE
+from pipeline.display.wording import format_bytes, format_seconds
 from pipeline.domain import Job, Progress
-from pipeline.interfaces.style import COLOUR_BY_STAGE
-from pipeline.interfaces.wording import format_bytes, format_seconds
 from pipeline.urls import redact
 
 # A log gets a line at most this often, and one whenever the status changes.
