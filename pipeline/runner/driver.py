@@ -23,6 +23,7 @@ from distributed import Client, Future, KilledWorker
 from pipeline.catalogue import ModelCard
 from pipeline.domain import Item, Job, JobStatus, Progress, Stage
 from pipeline.errors import ClusterError, LeaseLostError, PipelineError, StateError, WorkerLostError
+from pipeline.runner.announcer import Announcer
 from pipeline.runner.buffer import OutcomeBuffer
 from pipeline.runner.cluster import count_threads
 from pipeline.runner.core import Batch, RunCore
@@ -141,6 +142,7 @@ class Driver:
         self._buffer = OutcomeBuffer(self._ledger, job.recipe.fingerprint)
         self._futures: dict[int, dict[Stage, Future]] = {}
         self._core: RunCore | None = None
+        self._announcer: Announcer | None = None
         self._is_equipped = False
         self._is_leaving = False
         self._latest = before
@@ -181,7 +183,7 @@ class Driver:
             self._show(self._snapshot("processing"), reporter)
             # The ledger's first conversion imports pandas, half a second of work: better while the workers start.
             threading.Thread(target=importlib.import_module, args=["pandas"], name="pipeline-import").start()
-            with self._connect() as client:
+            with self._connect() as client, Announcer(client, self._latest) as self._announcer:
                 last = self._run_on(client, reporter)
                 # Before the cluster is closed: nobody is to wait for that.
                 self._conclude(last, reporter)
@@ -381,6 +383,8 @@ class Driver:
             self._changed.notify_all()
         if reporter:
             reporter.report(progress)
+        if self._announcer:
+            self._announcer.announce(progress)
 
     def _end(self) -> None:
         with self._changed:
