@@ -5,12 +5,17 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import math
+import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.catalogue import ModelCard, find_model, inspect_model
+from pipeline.display.frontend import is_notebook
+from pipeline.display.text import open_terminal_view
 from pipeline.domain import Item, Job, Progress, Recipe
 from pipeline.errors import ClusterError, StateError
 from pipeline.settings import Settings
@@ -23,12 +28,21 @@ if TYPE_CHECKING:
     from distributed import Client
     from distributed.deploy import Cluster
 
+    from pipeline.display.gallery import Gallery
+    from pipeline.display.report import Report
     from pipeline.runner.driver import Driver
     from pipeline.runner.ledger import Ledger
+    from pipeline.runner.tail import LedgerTail
 
 
 # How long a process that ends waits for its run to end.
 LEAVE_PATIENCE_S: Final = 20.0
+
+# How often bars on a terminal look at a run of this process.
+VIEW_INTERVAL_S: Final = 0.1
+
+# The runs of this process, by their ids.
+_active: Final[dict[str, JobHandle]] = {}
 
 ConnectCluster = Callable[[], AbstractContextManager["Client"]]
 
@@ -45,7 +59,7 @@ class JobHandle:
         self.job = job
         self._store = store
         self._settings = settings
-        self._storage_options = storage_options
+        self.storage_options = storage_options
         self._driver: Driver | None = None
         self._thread: threading.Thread | None = None
         self._on_end: Callable[[], None] = lambda: None
@@ -76,6 +90,23 @@ class JobHandle:
                 return self._driver.latest
             raise
 
+    def show(self) -> None:
+        """Show the job here, in a notebook: a live widget, with buttons to cancel it and to go on with it.
+
+        Where nobody looks on (papermill, nbconvert), its bars up to its end, and only then this returns. Elsewhere
+        this does nothing: `wait` shows bars on a terminal.
+        """
+        if is_notebook():
+            from pipeline.display.notebook import show_job
+
+            show_job(self)
+
+    def _ipython_display_(self) -> None:
+        if not is_notebook():
+            # IPython shows the repr then.
+            raise NotImplementedError
+        self.show()
+
     def updates(self) -> Iterator[Progress]:
         """Yield the job as it is now, then as it changes, up to its final status.
 
@@ -89,7 +120,7 @@ class JobHandle:
         return self._driver.updates() if self._driver else self._store.updates(self.id)
 
     def wait(self, timeout: float | None = None) -> Progress:
-        """Wait until the job has ended.
+        """Wait until the job has ended; on a terminal, with a bar for each stage.
 
         Parameters
         ----------
@@ -102,14 +133,20 @@ class JobHandle:
             The last snapshot: of a final status, or ``stalled`` if the job's driver, in another process, has died.
             Failed images raise nothing: they are counted here, and listed by `failures`.
         """
-        if self._thread:
-            self._thread.join(timeout)
-            return self.progress
-        latest = self.progress
-        for latest in self._store.updates(self.id, timeout):
-            if latest.is_finished or latest.status == "stalled":
-                break
-        return latest
+        with open_terminal_view(self.job) as view:
+            if self._thread:
+                deadline_s = math.inf if timeout is None else time.monotonic() + timeout
+                while self._thread.is_alive() and (left_s := deadline_s - time.monotonic()) > 0:
+                    view.show(self.progress)
+                    self._thread.join(min(VIEW_INTERVAL_S, left_s))
+                view.show(self.progress)
+                return self.progress
+            latest = self.progress
+            for latest in self._store.updates(self.id, timeout):
+                view.show(latest)
+                if latest.is_finished or latest.status == "stalled":
+                    break
+            return latest
 
     def cancel(self) -> Progress:
         """Stop the job, wherever it runs; what was stored stays, and the job can be resumed."""
@@ -144,6 +181,49 @@ class JobHandle:
         """Return the ledger: one row an image that has an Outcome."""
         outcomes: pd.DataFrame = self._ledger().read().to_pandas()
         return outcomes
+
+    def tail(self, most_outputs: int) -> LedgerTail:
+        """Return what follows the ledger while the job runs, for a view: failures in groups, and latest results."""
+        from pipeline.runner.tail import LedgerTail
+
+        return LedgerTail(self._ledger(), most_outputs)
+
+    def gallery(self, limit: int = 24) -> Gallery:
+        """Return results as pictures in a grid, at most `limit`, evenly spread over all that are stored.
+
+        Returns
+        -------
+        Gallery
+            A notebook shows it.
+        """
+        from pipeline.display.gallery import make_gallery
+
+        return make_gallery(self.outcomes(), limit, self.storage_options)
+
+    def report(self, path: str | os.PathLike[str] | None = None) -> Report:
+        """Return how the job went: its speed over time, seconds by stage, latency by host, failures, bytes.
+
+        Parameters
+        ----------
+        path : path, optional
+            The HTML file that it is also written to; it needs no network and can be sent to anybody.
+
+        Returns
+        -------
+        Report
+            A notebook shows it; ``html`` is the page.
+
+        Raises
+        ------
+        DestinationError
+            If the file cannot be written.
+        """
+        from pipeline.display.report import make_report
+
+        report = make_report(self.outcomes(), self.progress, self.job)
+        if path is not None:
+            report.save(path)
+        return report
 
     def failures(self) -> pd.DataFrame:
         """Return the failed images, grouped by stage and error, the most frequent first.
@@ -214,15 +294,16 @@ class JobHandle:
 
         card = choose_model(self.job.recipe, self._settings)
         latest = self._store.progress(self.id)
-        driver = Driver(self.job, items, lease, latest, connect_cluster, card, self._storage_options)
+        driver = Driver(self.job, items, lease, latest, connect_cluster, card, self.storage_options)
         self._driver = driver
         self._thread = threading.Thread(target=self._run_driver, name=f"pipeline-driver-{self.id}", daemon=True)
         atexit.register(self._end)
+        _active[self.id] = self
         self._thread.start()
         return driver.latest
 
-    def join(self, timeout: float) -> None:
-        """Wait for the end of a run of this process, at most `timeout` seconds."""
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for the end of a run of this process, at most `timeout` seconds, and show nothing."""
         if self._thread:
             self._thread.join(timeout)
 
@@ -235,6 +316,7 @@ class JobHandle:
         assert self._driver is not None
         self._driver.run()
         atexit.unregister(self._end)
+        _active.pop(self.id, None)
         self._on_end()
 
     def _end(self) -> None:
@@ -255,14 +337,14 @@ class JobHandle:
         return open_collection(
             self.job.collection,
             url_column=self.job.url_column,
-            storage_options=self._storage_options,
+            storage_options=self.storage_options,
             exclude=self.job.destination,
         )
 
     def _ledger(self) -> Ledger:
         from pipeline.runner.ledger import Ledger
 
-        return Ledger(self.job.destination, self.id, self._storage_options)
+        return Ledger(self.job.destination, self.id, self.storage_options)
 
 
 class _Opened:
@@ -273,6 +355,11 @@ class _Opened:
 
     def __iter__(self) -> Iterator[Item]:
         return iter(self._open())
+
+
+def find_active(job_id: str) -> JobHandle | None:
+    """Return the handle of a job that runs in this process."""
+    return _active.get(job_id)
 
 
 def choose_model(recipe: Recipe, settings: Settings) -> ModelCard | None:

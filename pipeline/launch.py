@@ -11,12 +11,13 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.catalogue import ModelCard, list_models
+from pipeline.display.job_list import JobList
 from pipeline.domain import FetchPolicy, Job, Recipe
 from pipeline.errors import DestinationError, LedgerError
-from pipeline.job import JobHandle, choose_cluster, choose_model
+from pipeline.job import JobHandle, choose_cluster, choose_model, find_active
 from pipeline.settings import Settings
 from pipeline.sources import first_item, open_collection
 from pipeline.state import JobStore, connect
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
     from distributed.deploy import Cluster
 
 Place = str | os.PathLike[str]
+
+# What a run was asked to do: its collection, and its job but for an id that was made for it.
+Asked = tuple[Place | Sequence[Place], Job]
+
+_ANY_ID: Final = "any"
+_asked_by_id: Final[dict[str, Asked]] = {}
 
 
 def run(
@@ -48,7 +55,11 @@ def run(
 ) -> JobHandle:
     """Fetch, resize, enhance and store every image of a collection; returns at once.
 
-    Running the same `job_id` again resumes it: what its ledger has already is not done again.
+    In a notebook, a live widget shows it; where nobody looks on (papermill, nbconvert), its bars are shown to its end,
+    and only then this returns. Elsewhere `JobHandle.wait` shows bars on a terminal.
+
+    Running the same `job_id` again resumes it: what its ledger has already is not done again. While it is under way in
+    this process, asking for the same work again returns it: a notebook's cell may be run twice.
 
     Parameters
     ----------
@@ -98,6 +109,10 @@ def run(
     )
     place = absolute(collection) if isinstance(collection, str | os.PathLike) else "a list"
     job = Job(job_id or new_job_id(), place, absolute(destination), recipe, policy, url_column)
+    asked = (collection, replace(job, id=job_id or _ANY_ID))
+    if active := _find_active(asked):
+        active.show()
+        return active
     _check_readable(collection, job, storage_options)
     store = _store_of(settings)
     connect_cluster = choose_cluster(settings, client, cluster, workers)
@@ -107,11 +122,24 @@ def run(
     store.create(job)
     handle = JobHandle(job, store, settings, storage_options)
     handle.start(connect_cluster)
+    _asked_by_id[job.id] = asked
+    handle.show()
     return handle
 
 
+def _find_active(asked: Asked) -> JobHandle | None:
+    """Return the run of this process that does already what is asked for."""
+    for job_id in list(_asked_by_id):
+        active = find_active(job_id)
+        if active is None:
+            del _asked_by_id[job_id]
+        elif _asked_by_id[job_id] == asked:
+            return active
+    return None
+
+
 def attach(job_id: str, *, storage_options: Mapping[str, Any] | None = None) -> JobHandle:
-    """Return the handle on a job that any process runs or has run.
+    """Return the handle on a job that any process runs or has run; in a notebook, the same widget shows it.
 
     Parameters
     ----------
@@ -126,7 +154,9 @@ def attach(job_id: str, *, storage_options: Mapping[str, Any] | None = None) -> 
     """
     settings = Settings.from_environ()
     store = _store_of(settings)
-    return JobHandle(store.load_job(job_id), store, settings, storage_options)
+    handle = find_active(job_id) or JobHandle(store.load_job(job_id), store, settings, storage_options)
+    handle.show()
+    return handle
 
 
 def models() -> list[ModelCard]:
@@ -141,10 +171,11 @@ def models() -> list[ModelCard]:
 
 
 def jobs(limit: int = 50) -> list[JobHandle]:
-    """Return the recent jobs, the newest first."""
+    """Return the recent jobs, the newest first; a notebook shows them as a table."""
     settings = Settings.from_environ()
     store = _store_of(settings)
-    return [JobHandle(job, store, settings) for job, _ in store.jobs(limit)]
+    found = store.jobs(limit)
+    return JobList([find_active(job.id) or JobHandle(job, store, settings) for job, _ in found], found)
 
 
 def new_job_id() -> str:

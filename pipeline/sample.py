@@ -17,6 +17,8 @@ from dask.system import CPU_COUNT
 from fsspec.asyn import get_loop, sync
 from PIL import Image, ImageChops, ImageOps
 
+from pipeline.display.compare import render_comparison
+from pipeline.display.wording import format_bytes, format_seconds
 from pipeline.domain import FetchPolicy, Item, Job, Outcome, Recipe
 from pipeline.errors import StageError, error_named
 from pipeline.job import choose_model
@@ -85,7 +87,7 @@ class Plan:
     advice: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Preview:
     """One image before and after.
 
@@ -102,6 +104,8 @@ class Preview:
         The suffix of the stored file, such as ``.webp``.
     seconds : mapping of str to float
         Seconds of each stage.
+    bytes_before : int
+        Of the source.
     """
 
     before: Image.Image
@@ -110,6 +114,22 @@ class Preview:
     encoded: bytes
     suffix: str
     seconds: Mapping[str, float]
+    bytes_before: int
+
+    def __repr__(self) -> str:
+        took = ", ".join(f"{stage} {format_seconds(spent)}" for stage, spent in self.seconds.items())
+        sizes = f"{_describe(self.before)} → {_describe(self.after)}"
+        return f"<Preview {sizes} {self.suffix}, {format_bytes(len(self.encoded))}: {took}>"
+
+    def _repr_html_(self) -> str:
+        return render_comparison(
+            self.before,
+            self.after,
+            bytes_before=self.bytes_before,
+            bytes_after=len(self.encoded),
+            suffix=self.suffix,
+            seconds=self.seconds,
+        )
 
 
 def preview(
@@ -119,7 +139,7 @@ def preview(
     storage_options: Mapping[str, Any] | None = None,
     allow_private: bool | None = None,
 ) -> Preview:
-    """Do to one image what a run would do, and show both.
+    """Do to one image what a run would do, and return both; a notebook shows them with a slider between.
 
     Parameters
     ----------
@@ -146,7 +166,8 @@ def preview(
     before, after = ImageOps.exif_transpose(open_image(fetched.payload)), Image.open(io.BytesIO(encoded))
     plain = scale_image(resize_image(fetched.payload, recipe).image, after.size)
     difference = ImageChops.difference(plain.convert("RGB"), after.convert("RGB"))
-    return Preview(before, after, difference, encoded, Path(outcome.output).suffix, outcome.seconds)
+    suffix = Path(outcome.output).suffix
+    return Preview(before, after, difference, encoded, suffix, outcome.seconds, len(fetched.payload))
 
 
 def plan(
@@ -256,6 +277,10 @@ def _trial(
             yield equipment
         finally:
             sync(get_loop(), equipment.aclose)
+
+
+def _describe(image: Image.Image) -> str:
+    return f"{image.width} × {image.height}"
 
 
 def _decoded_bytes(data: object) -> int:

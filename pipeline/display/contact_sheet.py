@@ -6,14 +6,16 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
-from PIL import Image, ImageOps
+from PIL import Image
 
+from pipeline.display.thumbnails import BACKDROP, make_thumbnail
 from pipeline.errors import DestinationError
 
+Entry = TypeVar("Entry")
+
 BACKGROUND: Final = "#eef0f3"
-CELL: Final = "#ffffff"
 
 
 def make_contact_sheet(
@@ -42,7 +44,7 @@ def make_contact_sheet(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         thumbnails = [
             thumbnail
-            for thumbnail in pool.map(lambda path: _load_thumbnail(path, inner_px), spread(paths, max_images))
+            for thumbnail in pool.map(lambda path: make_thumbnail(path, inner_px), spread(paths, max_images))
             if thumbnail
         ]
     columns = max(1, min(columns, len(thumbnails)))
@@ -51,7 +53,7 @@ def make_contact_sheet(
     sheet = Image.new("RGB", (columns * pitch + margin, rows * pitch + margin), BACKGROUND)
     for number, thumbnail in enumerate(thumbnails):
         row, column = divmod(number, columns)
-        cell = Image.new("RGB", (cell_px, cell_px), CELL)
+        cell = Image.new("RGB", (cell_px, cell_px), BACKDROP)
         cell.paste(thumbnail, ((cell_px - thumbnail.width) // 2, (cell_px - thumbnail.height) // 2))
         sheet.paste(cell, (margin + column * pitch, margin + row * pitch))
     return sheet
@@ -72,25 +74,7 @@ def write_contact_sheet(paths: Sequence[Path], path: Path) -> None:
         raise DestinationError(f"cannot write the contact sheet {str(path)!r}: {error.strerror or error}") from error
 
 
-def spread(entries: Sequence[Path], most: int) -> list[Path]:
+def spread(entries: Sequence[Entry], most: int) -> list[Entry]:
     """Return at most so many entries, in their order and evenly spread; the first is always one of them."""
     shown = min(len(entries), most)
     return [entries[number * len(entries) // shown] for number in range(shown)]
-
-
-def _load_thumbnail(path: Path, side_px: int) -> Image.Image | None:
-    try:
-        with Image.open(path) as image:
-            # A JPEG is decoded at a half, a quarter or an eighth of its size, which is all that is needed.
-            image.draft(None, (2 * side_px, 2 * side_px))
-            upright = ImageOps.exif_transpose(image)
-            # Palettes and 16 bits cannot be scaled well: RGBA first, then onto the cell's colour.
-            picture = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
-            picture.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
-    # What Pillow raises for bytes that are no image, or are broken in one of many ways.
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None
-    if picture.mode == "RGBA":
-        backdrop = Image.new("RGBA", picture.size, CELL)
-        return Image.alpha_composite(backdrop, picture).convert("RGB")
-    return picture

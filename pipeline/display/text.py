@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.display.frontend import is_notebook
 from pipeline.display.style import COLOUR_BY_STAGE
 from pipeline.display.wording import format_bytes, format_seconds
 from pipeline.domain import Job, Progress
@@ -87,6 +88,13 @@ class _Stream:
         pass
 
 
+class SilentView(_Stream):
+    """Shows nothing: whoever calls a function of a library looks at what it returns."""
+
+    def show(self, progress: Progress) -> None:
+        """Leave it."""
+
+
 class LinesView(_Stream):
     """A line now and then, where there is no terminal."""
 
@@ -119,6 +127,12 @@ def open_console(*, stderr: bool = False) -> Console:
     return console if console.is_terminal else Console(stderr=stderr, width=_ENDLESS)
 
 
+def open_terminal_view(job: Job) -> View:
+    """Return bars where standard error is a terminal and no notebook; elsewhere a view that shows nothing."""
+    console = Console(stderr=True)
+    return BarsView(job, console) if console.is_terminal and not is_notebook() else SilentView()
+
+
 def choose_view(job: Job, console: Console, as_json: bool) -> View:
     """Choose the view that fits where the output goes."""
     if as_json:
@@ -148,7 +162,7 @@ def write_json(value: dict[str, Any]) -> None:
 
 def describe(progress: Progress) -> str:
     """Say in one line how a job stands."""
-    if _is_starting(progress):
+    if is_starting(progress):
         return f"{progress.status}: {STARTING}"
     parts = [f"{progress.status}: {count_done(progress)}"]
     if progress.skipped:
@@ -157,7 +171,7 @@ def describe(progress: Progress) -> str:
         parts.append(f"{progress.failed:,} failed")
     if progress.images_per_second:
         parts.append(f"{progress.images_per_second:,.1f} images/s")
-    return ", ".join([*parts, *_time_left(progress)])
+    return ", ".join([*parts, *time_left(progress)])
 
 
 def count_done(progress: Progress) -> str:
@@ -207,11 +221,12 @@ def _total(progress: Progress) -> str:
     return "?" if progress.total is None else f"{progress.total:,}"
 
 
-def _is_starting(progress: Progress) -> bool:
+def is_starting(progress: Progress) -> bool:
+    """Whether a job's workers are still starting."""
     return progress.status == "processing" and not (progress.seconds or progress.done)
 
 
-def _time_left(progress: Progress) -> list[str]:
+def time_left(progress: Progress) -> list[str]:
     """Say how long it will take, if that is known; the first moments would promise hours."""
     if progress.eta_seconds is None or progress.seconds < _ETA_FROM_S:
         return []
@@ -219,11 +234,11 @@ def _time_left(progress: Progress) -> list[str]:
 
 
 def _speed(progress: Progress) -> Text:
-    if _is_starting(progress):
+    if is_starting(progress):
         return Text(f"  {STARTING}", style="dim")
     speed = Text("  ")
     speed.append(f"{progress.images_per_second:,.1f} images/s", style="bold")
     speed.append(f"  {format_seconds(progress.seconds)}", style="dim")
-    for left in _time_left(progress):
+    for left in time_left(progress):
         speed.append(f"  {left}", style="dim")
     return speed.append(f"  {format_bytes(progress.bytes_in)} in, {format_bytes(progress.bytes_out)} out", style="dim")

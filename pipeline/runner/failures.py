@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
-import pandas as pd
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pipeline.errors import remedy_for
+
+if TYPE_CHECKING:
+    # Imported on use, since it takes half a second.
+    import pandas as pd
+
+
+@dataclass(frozen=True, slots=True)
+class FailureGroup:
+    """Failed images of one stage and one error; the example is one URL and its message."""
+
+    stage: str
+    error: str
+    count: int
+    example: str
+    message: str
+
+    @property
+    def remedy(self) -> str:
+        """What a user can do about it; empty if nothing is known."""
+        return remedy_for(self.error)
 
 
 def group_failures(outcomes: pd.DataFrame) -> pd.DataFrame:

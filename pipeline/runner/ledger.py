@@ -109,6 +109,14 @@ class Ledger:
         for part in sorted(self._parts(), reverse=newest_first):
             yield self._read(part, columns)
 
+    def new_tables(self, seen_parts: set[str], columns: list[str]) -> Iterator[pa.Table]:
+        """Read the parts that are not among the seen ones, in their order, and add them to these."""
+        for part in self._parts():
+            if part not in seen_parts:
+                table = self._read(part, columns)
+                seen_parts.add(part)
+                yield table
+
     def read(self) -> pa.Table:
         """Read the whole ledger; of an Item that was done twice, the later row."""
         parts = list(self.tables())

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.display.report import describe_recipe, facts, render_report, write_report
+from pipeline.display.report import describe_recipe, facts, make_report, render_report
 from pipeline.display.report.charts import LONGEST_LABEL, shorten, time_unit
 from pipeline.display.wording import format_bytes, format_seconds
 from pipeline.domain import Failure, Item, Outcome, Recipe
@@ -114,11 +114,11 @@ def test_report_of_many_outcomes_stays_small() -> None:
 def test_report_that_cannot_be_written_names_its_file(tmp_path: Path) -> None:
     path = tmp_path / "missing" / "report.html"
     with pytest.raises(DestinationError, match=r"cannot write the report '.*report.html': No such file"):
-        write_report(to_ledger([]), to_progress([]), JOB, path)
+        make_report(to_ledger([]), to_progress([]), JOB).save(path)
 
 
 def test_write_report_writes_what_render_report_returns(tmp_path: Path) -> None:
-    write_report(to_ledger([]), to_progress([]), JOB, tmp_path / "report.html")
+    make_report(to_ledger([]), to_progress([]), JOB).save(tmp_path / "report.html")
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == render([])
 
 

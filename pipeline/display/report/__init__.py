@@ -2,27 +2,66 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable
-from importlib.resources import files
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from jinja2 import Environment, StrictUndefined
-
-from pipeline.display import style
+from pipeline.display.panel import render_text
 from pipeline.display.report import facts
 from pipeline.display.report.charts import draw_hosts, draw_speed, render_figures
+from pipeline.display.templating import render
 from pipeline.domain import Job, Progress, Recipe
 from pipeline.errors import DestinationError
-from pipeline.runner.failures import group_failures
+from pipeline.runner.failures import FailureGroup, group_failures
 from pipeline.urls import redact
 
 if TYPE_CHECKING:
     import pandas as pd
 
+# Of the frame in a notebook; the page in it scrolls.
+_FRAME_PX: Final = 720
 
-def write_report(outcomes: pd.DataFrame, progress: Progress, job: Job, path: Path) -> None:
-    """Write the report of a job.
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How a job went, on one page; a notebook shows it.
+
+    Attributes
+    ----------
+    html : str
+        The page: it needs no network.
+    text : str
+        The same in a few lines.
+    """
+
+    html: str
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        # A frame of its own: neither style sheet disturbs the other, and its scripts run when the notebook is reopened.
+        return render("frame.html", page=self.html, height_px=_FRAME_PX)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the page to a file.
+
+        Raises
+        ------
+        DestinationError
+            If it cannot be written.
+        """
+        try:
+            Path(path).write_text(self.html, encoding="utf-8")
+        except OSError as error:
+            raise DestinationError(f"cannot write the report {os.fspath(path)!r}: {error.strerror or error}") from error
+
+
+def make_report(outcomes: pd.DataFrame, progress: Progress, job: Job) -> Report:
+    """Make the report of a job.
 
     Parameters
     ----------
@@ -31,19 +70,9 @@ def write_report(outcomes: pd.DataFrame, progress: Progress, job: Job, path: Pat
     progress : Progress
         The job's last snapshot.
     job : Job
-    path : Path
-        The HTML file.
-
-    Raises
-    ------
-    DestinationError
-        If the file cannot be written.
     """
-    page = render_report(outcomes, progress, job)
-    try:
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise DestinationError(f"cannot write the report {str(path)!r}: {error.strerror or error}") from error
+    groups = [FailureGroup(*row) for row in group_failures(outcomes).drop(columns="remedy").itertuples(index=False)]
+    return Report(render_report(outcomes, progress, job), render_text(job, progress, groups))
 
 
 def render_report(outcomes: pd.DataFrame, progress: Progress, job: Job) -> str:
@@ -60,10 +89,8 @@ def render_report(outcomes: pd.DataFrame, progress: Progress, job: Job) -> str:
         if figure is not None
     }
     scripts, chart_by_name = render_figures(figures)
-    # Whatever is put into the page is escaped unless the page says otherwise.
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    page = environment.from_string(files(__name__).joinpath("page.html").read_text(encoding="utf-8"))
-    return page.render(
+    return render(
+        "report.html",
         job=job,
         progress=progress,
         collection=redact(job.collection),
@@ -76,7 +103,6 @@ def render_report(outcomes: pd.DataFrame, progress: Progress, job: Job) -> str:
         hosts_left_out=hosts.attrs.get("left_out", 0),
         charts=chart_by_name,
         scripts=scripts,
-        colours={**style.COLOUR_BY_STAGE, "failed": style.COLOUR_FAILED},
     )
 
 

@@ -161,7 +161,8 @@ def _in_turns(rounds: int, *measures: Callable[[], float]) -> list[list[float]]:
 def _run(urls: Sequence[str], folder: Path, workers: int, enhance: str | None) -> pipeline.JobHandle:
     shutil.rmtree(folder, ignore_errors=True)
     job = pipeline.run(urls, folder, Recipe(enhance=enhance), workers=workers, allow_private=True)
-    progress = job.wait()
+    job.join()
+    progress = job.progress
     if progress.stored != len(urls):
         raise SystemExit(f"{progress.stored} of {len(urls)} images were stored: {progress.error}")
     return job

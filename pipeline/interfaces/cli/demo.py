@@ -14,7 +14,6 @@ import pipeline
 from pipeline.display.text import open_console
 from pipeline.domain import Recipe
 from pipeline.interfaces.cli import exits, follow
-from pipeline.interfaces.cli.run import write_report_of
 
 
 def demo(
@@ -53,7 +52,7 @@ def demo(
     outcomes = handle.outcomes()
     sheet, report = folder / "contact-sheet.jpg", folder / "report.html"
     write_contact_sheet([Path(output) for output in outcomes["output"] if output], sheet)
-    write_report_of(handle, report)
+    handle.report(report)
     table = Table.grid(padding=(0, 2))
     for place, content in (
         (sheet, "the results on one sheet"),

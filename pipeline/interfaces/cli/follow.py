@@ -26,12 +26,13 @@ def drive(handle: JobHandle, *, as_json: bool = False, is_repeatable: bool = Tru
     console = open_console(stderr=as_json)
     try:
         progress = _show(handle, console, as_json)
-        handle.wait()
+        handle.join()
     except KeyboardInterrupt:
         if not as_json:
             console.print("[yellow]Stopping: the images in hand are finished first …[/]")
         handle.cancel()
-        progress = handle.wait(CANCEL_PATIENCE_S)
+        handle.join(CANCEL_PATIENCE_S)
+        progress = handle.progress
     conclude(handle, progress, console, as_json=as_json, is_repeatable=is_repeatable)
     return progress
 

@@ -91,16 +91,9 @@ def run(
     )
     progress = follow.drive(handle, as_json=json)
     if report:
-        write_report_of(handle, report)
+        handle.report(report)
         typer.echo(f"Report: {report}", err=json)
     raise typer.Exit(exits.code_of(progress))
-
-
-def write_report_of(handle: pipeline.JobHandle, path: Path) -> None:
-    """Write the HTML report of a job that has ended."""
-    from pipeline.display.report import write_report
-
-    write_report(handle.outcomes(), handle.progress, handle.job, path)
 
 
 def _require_folder_of(report: Path) -> None:

@@ -1,0 +1,54 @@
+"""A job in a notebook: live where somebody looks on, to its end where nobody does."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Final
+
+from pipeline.display.frontend import is_attended, publish
+from pipeline.display.panel import render_snapshot
+from pipeline.display.thumbnails import make_pictures
+from pipeline.display.widget import STRIP_IMAGES, THUMBNAIL_PX, JobPanel, Watched
+from pipeline.domain import Progress
+
+# Each change becomes part of the executed notebook's log.
+_UNATTENDED_INTERVAL_S: Final = 1.0
+
+_panel_by_job: dict[str, JobPanel] = {}
+
+
+def show_job(watched: Watched) -> None:
+    """Show a job in this notebook.
+
+    Where somebody may press its buttons, a widget that lives on after this returns. Where nobody does (papermill,
+    nbconvert), a picture of its bars until it ends, and only then does this return: the next cell may need its
+    results, and after the last one the kernel ends.
+    """
+    if is_attended():
+        panel = _panel_by_job.setdefault(watched.job.id, JobPanel(watched))
+        panel.watched = watched
+        panel.show()
+    else:
+        _show_to_the_end(watched)
+
+
+def _show_to_the_end(watched: Watched) -> None:
+    display_id = uuid.uuid4().hex
+    shown = watched.progress
+    publish(render_snapshot(watched.job, shown), display_id)
+    shown_at_s = time.monotonic()
+    latest = shown
+    for latest in watched.updates():
+        if latest.status == "stalled":
+            break
+        if time.monotonic() - shown_at_s > _UNATTENDED_INTERVAL_S:
+            publish(render_snapshot(watched.job, latest), display_id, is_update=True)
+            shown_at_s = time.monotonic()
+    _show_end(watched, latest, display_id)
+
+
+def _show_end(watched: Watched, latest: Progress, display_id: str) -> None:
+    found = watched.tail(STRIP_IMAGES).read()
+    pictures = make_pictures(found.outputs, THUMBNAIL_PX, watched.storage_options)
+    publish(render_snapshot(watched.job, latest, found.failures, pictures), display_id, is_update=True)
