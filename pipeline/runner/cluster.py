@@ -46,6 +46,9 @@ _LOCAL_CONFIG: Final[dict[str, Any]] = {
 }
 
 
+# Its page shows the job on the dashboard. Only a name here: what people see is no business of the run's.
+PRELOADED_BY_SCHEDULER: Final = "pipeline.interfaces.dashboard"
+
 _STARTING: Final = threading.Lock()
 
 
@@ -111,7 +114,7 @@ def _require_workers(client: Client, address: str | Cluster, timeout_s: float) -
 def _start_local(workers: int) -> LocalCluster:
     try:
         # Configuration and filters are the whole process's, so they are set no longer than the cluster takes them over.
-        with _STARTING, dask.config.set(_LOCAL_CONFIG), warnings.catch_warnings(), _interrupts_blocked():
+        with _STARTING, dask.config.set(_local_config()), warnings.catch_warnings(), _interrupts_blocked():
             # Two processes that start in the same moment find the same port free; the second gets another.
             warnings.filterwarnings("ignore", r"\s*Port \d+ is already in use", UserWarning)
             return LocalCluster(
@@ -124,6 +127,18 @@ def _start_local(workers: int) -> LocalCluster:
             )
     except (OSError, RuntimeError, TimeoutError) as error:
         raise ClusterError(f"cannot start a local Dask cluster of {workers} workers: {error}") from error
+
+
+def _local_config() -> dict[str, Any]:
+    """Return what is set while a local cluster starts; the preloads of the user's own configuration stay."""
+    theirs, arguments = (dask.config.get(f"distributed.scheduler.{name}") for name in ("preload", "preload-argv"))
+    config = _LOCAL_CONFIG | {
+        "distributed.scheduler.preload": [*([theirs] if isinstance(theirs, str) else theirs), PRELOADED_BY_SCHEDULER]
+    }
+    if arguments and not isinstance(arguments[0], str):
+        # One list of them for each preload.
+        config["distributed.scheduler.preload-argv"] = [*arguments, []]
+    return config
 
 
 @contextlib.contextmanager
