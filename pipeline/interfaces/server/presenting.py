@@ -45,8 +45,8 @@ class Snapshot:
     owner: str
 
     @classmethod
-    def of_text(cls, text: str, root: Path) -> Self:
-        """Read what the job's channel carries."""
+    def of_text(cls, text: str, root: Path | None) -> Self:
+        """Read what the job's channel carries; without a root, paths are shown as they are."""
         fields = json.loads(text)
         shown = json.dumps(present_job(fields, root))
         return cls(
@@ -81,18 +81,23 @@ def uploads_folder(root: Path, job_id: str) -> Path:
     return root / job_id / UPLOADS
 
 
-def present_job(fields: Mapping[str, Any], root: Path) -> dict[str, Any]:
-    """Return a job's fields with paths of the server's own replaced by relative URLs of the service."""
-    own = str(job_folder(root, str(fields["id"])))
+def present_job(fields: Mapping[str, Any], root: Path | None) -> dict[str, Any]:
+    """Return a job's fields with paths below the server's root, if any, replaced by relative URLs of the service."""
     shown = {name: value for name, value in fields.items() if name not in _HIDDEN}
+    if root is not None:
+        _hide_paths(shown, root)
+    return shown | _present_recipe(shown.pop("recipe", {}))
+
+
+def _hide_paths(shown: dict[str, Any], root: Path) -> None:
+    own = str(job_folder(root, str(shown["id"])))
     shown["error"] = str(shown.get("error", "")).replace(f"{root}/", "")
     if str(shown.get("collection", "")).startswith(own):
         shown["collection"] = "uploads" if UPLOADS in shown["collection"] else "list"
     if shown.get("destination") == own:
-        shown["destination"] = f"results/{quote(str(fields['id']))}"
+        shown["destination"] = f"results/{quote(str(shown['id']))}"
         if key := _key_of(str(shown.get("resultUrl", "")), own):
-            shown["resultUrl"] = result_url(str(fields["id"]), key)
-    return shown | _present_recipe(shown.pop("recipe", {}))
+            shown["resultUrl"] = result_url(str(shown["id"]), key)
 
 
 def _present_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -66,11 +66,11 @@ class Relay:
         Of its own, with text as answers.
     read : callable
         Reads a job's state, as `JobStore.shown` does, off the loop.
-    root : Path
-        The server's destination.
+    root : Path or None
+        The server's destination; None where followers see paths as they are.
     """
 
-    def __init__(self, redis: Redis, read: Callable[[str], Awaitable[Shown]], root: Path) -> None:
+    def __init__(self, redis: Redis, read: Callable[[str], Awaitable[Shown]], root: Path | None) -> None:
         self._redis = redis
         self._read = read
         self._root = root

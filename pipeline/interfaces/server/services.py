@@ -19,7 +19,7 @@ from pipeline.errors import DestinationError, JobNotFoundError
 from pipeline.interfaces.server.access import TokenBucket
 from pipeline.interfaces.server.errors import RequestError
 from pipeline.interfaces.server.metrics import Metrics
-from pipeline.interfaces.server.options import Client, ServerOptions
+from pipeline.interfaces.server.options import Client, Limits, ServerOptions
 from pipeline.interfaces.server.presenting import UPLOADS, Snapshot, job_folder, uploads_folder
 from pipeline.interfaces.server.relay import Relay
 from pipeline.interfaces.server.submission import Submission
@@ -81,6 +81,11 @@ class Services:
             _parsing_thread=ThreadPoolExecutor(1, thread_name_prefix="pipeline-parsing"),
         )
 
+    @property
+    def limits(self) -> Limits:
+        """How much it takes."""
+        return self.options.limits
+
     async def call(self, function: Callable[..., Answer], *arguments: Any) -> Answer:
         """Ask Redis, off the loop."""
         return await asyncio.get_running_loop().run_in_executor(self._state_threads, function, *arguments)
@@ -110,6 +115,14 @@ class Services:
         if not may_see(client, shown.owner):
             raise JobNotFoundError(f"no job {job_id!r}")
         return Snapshot.of_text(shown.text, self.options.root)
+
+    async def require_visible(self, job_id: str, client: Client) -> None:
+        """Raise JobNotFoundError unless there is such a job and the client may see it."""
+        owner = self.relay.owner_of(job_id)
+        if owner is None:
+            await self.show(job_id, client)
+        elif not may_see(client, owner):
+            raise JobNotFoundError(f"no job {job_id!r}")
 
     def submit(self, submission: Submission, client: Client) -> Job:
         """Put a job into the queue; blocks.
