@@ -28,6 +28,9 @@ def serve(
     ] = Path("pipeline-results"),
     host: Annotated[str, typer.Option(envvar="PIPELINE_HOST", help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(envvar="PIPELINE_PORT", help="The port to listen on; 0 for a free one.")] = 8000,
+    unix_socket: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Listen on a socket file of yours instead, for a proxy.")
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(metavar="FILE.toml", help="Clients and their tokens, limits, allowed names.")
     ] = None,
@@ -37,6 +40,7 @@ def serve(
     work: Annotated[bool, typer.Option(help="Also run jobs; without, `pipeline work` does elsewhere.")] = True,
     allow_private: AllowPrivate = None,
     log_level: Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")] = "info",
+    parent: Annotated[int | None, typer.Option(hidden=True, help="End when this process has gone.")] = None,
 ) -> None:
     """Serve jobs over HTTP and WebSocket, with a page.
 
@@ -57,6 +61,7 @@ def serve(
         root=root.resolve(),
         host=host,
         port=port,
+        unix_socket=unix_socket.absolute() if unix_socket else None,
         clients={**given.clients, **own},
         allow_private=settings.allow_private if allow_private is None else allow_private,
         limits=given.limits,
@@ -67,7 +72,9 @@ def serve(
     def say_where(bound_port: int) -> None:
         place = f"http://{f'[{host}]' if ':' in host else host}:{bound_port}/"
         link = f"{place}?token={token}" if token else place
-        console.print(f"Serving on [bold]{escape(link)}[/]", highlight=False, soft_wrap=True)
+        # Behind a proxy, its log is where this goes: no place for a token.
+        shown = str(unix_socket) if unix_socket else link
+        console.print(f"Serving on [bold]{escape(shown)}[/]", highlight=False, soft_wrap=True)
         console.print(f"Results go to {escape(str(root))}; Ctrl-C ends it.", highlight=False, soft_wrap=True)
 
     configure_logs(log_level)
@@ -75,9 +82,7 @@ def serve(
     worker_arguments += ["--workers", str(workers)] if workers else []
     worker_arguments += ["--cluster", cluster] if cluster else []
     with connect(settings.redis_url, settings.data_dir) as store:
-        asyncio.run(
-            serve_until_signal(options, settings, store, worker_arguments if work else None, on_ready=say_where)
-        )
+        asyncio.run(serve_until_signal(options, settings, store, worker_arguments if work else None, say_where, parent))
 
 
 def work(

@@ -33,11 +33,14 @@ def read_bearer(header: str) -> str:
 def is_allowed_host(host: str, options: ServerOptions) -> bool:
     """Whether a request's ``Host`` is one under which the server is meant to be reached.
 
-    A name that somebody else's name server points at this machine (DNS rebinding) is not; an address is no name.
+    A name that somebody else's name server points at this machine (DNS rebinding) is not; an address is no name. No
+    name leads a browser to a socket file: there, the name is the proxy's, which has to check it.
     """
     name = _host_name(host)
     if name is None:
         return False
+    if options.unix_socket is not None:
+        return True
     known = {options.host.lower(), *_LOOPBACK_NAMES, *(allowed.lower() for allowed in options.allowed_hosts)}
     return name in known or _is_address(name)
 

@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
-from tornado.netutil import bind_sockets
+from tornado.netutil import bind_sockets, bind_unix_socket
 from tornado.web import Application, RequestHandler
 
 from pipeline.errors import SettingsError
@@ -101,7 +102,7 @@ def raise_file_limit() -> int:
 
 @contextlib.asynccontextmanager
 async def running_server(options: ServerOptions, settings: Settings, store: JobStore) -> AsyncIterator[int]:
-    """Serve until the end of the block; gives the port.
+    """Serve until the end of the block; gives the port, 0 for a socket file.
 
     Raises
     ------
@@ -124,7 +125,7 @@ async def running_server(options: ServerOptions, settings: Settings, store: JobS
     server.add_sockets(listeners)
     relaying = asyncio.create_task(services.relay.run())
     try:
-        yield listeners[0].getsockname()[1]
+        yield 0 if options.unix_socket else listeners[0].getsockname()[1]
     finally:
         server.stop()
         relaying.cancel()
@@ -135,9 +136,13 @@ async def running_server(options: ServerOptions, settings: Settings, store: JobS
             await relaying
         await services.relay.aclose()
         services.close()
+        if options.unix_socket:
+            options.unix_socket.unlink(missing_ok=True)
 
 
 def _listen(options: ServerOptions) -> list[socket.socket]:
+    if options.unix_socket is not None:
+        return [_listen_on_file(options.unix_socket)]
     try:
         return bind_sockets(options.port, options.host, reuse_port=False)
     except OSError as error:
@@ -145,6 +150,15 @@ def _listen(options: ServerOptions) -> list[socket.socket]:
             f"cannot listen on {options.host}:{options.port}: {error.strerror or error}; "
             "choose another place with --host and --port"
         ) from error
+
+
+def _listen_on_file(path: Path) -> socket.socket:
+    try:
+        # The mode is set before anybody can connect.
+        return bind_unix_socket(str(path), mode=0o600)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SettingsError(f"cannot listen on the socket file {str(path)!r}: {reason}") from error
 
 
 def _log_request(handler: RequestHandler) -> None:

@@ -114,7 +114,8 @@ class Guarded(RequestHandler):
     @property
     def prefix(self) -> str:
         """The path under which a trusted proxy shows the server; empty without one."""
-        if not self.services.options.trusts_proxy:
+        options = self.services.options
+        if not options.trusts_proxy and options.unix_socket is None:
             return ""
         headers = self.request.headers
         prefix = headers.get("X-Forwarded-Prefix") or headers.get("X-Forwarded-Context") or ""

@@ -88,6 +88,8 @@ class ServerOptions:
         Its destination: job ID's results go to ``ROOT/ID/``.
     host, port : str and int
         Where it listens; port 0 takes a free one.
+    unix_socket : Path or None
+        A socket file, the user's only, on which it listens instead: for a proxy of the same user's, such as Jupyter.
     clients : mapping of bytes to Client
         By the SHA-256 of each one's token.
     allowed_hosts : tuple of str
@@ -104,6 +106,7 @@ class ServerOptions:
     root: Path
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
+    unix_socket: Path | None = None
     clients: Mapping[bytes, Client] = field(default_factory=dict)
     allowed_hosts: tuple[str, ...] = ()
     trusts_proxy: bool = False

@@ -24,6 +24,7 @@ log = structlog.get_logger(__name__)
 
 _RESTART_S: Final = 1.0
 _LONGEST_RESTART_S: Final = 30.0
+_PARENT_S: Final = 1.0
 
 
 async def serve(
@@ -32,6 +33,7 @@ async def serve(
     store: JobStore,
     worker_arguments: list[str] | None,
     on_ready: Callable[[int], None],
+    parent: int | None = None,
 ) -> None:
     """Serve until a signal asks to end: no new jobs then, and those that run are left to be resumed.
 
@@ -44,15 +46,28 @@ async def serve(
         Of ``pipeline work``, which runs as a process of its own, so that neither takes the other's time; None for none.
     on_ready : callable
         Told the port.
+    parent : int or None
+        The process that started this one; when it has gone, the server ends too.
     """
     is_ending = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, is_ending.set)
+    watching = asyncio.create_task(_watch_parent(parent, is_ending)) if parent else None
     async with running_server(options, settings, store) as port, _worker_beside(worker_arguments):
         on_ready(port)
         await is_ending.wait()
         log.info("server_ends")
+    if watching:
+        watching.cancel()
+
+
+async def _watch_parent(parent: int, is_ending: asyncio.Event) -> None:
+    """Ask the server to end when its parent has gone, which may have been killed, or forget its children."""
+    # No event tells of it.
+    while os.getppid() == parent:  # noqa: ASYNC110
+        await asyncio.sleep(_PARENT_S)
+    is_ending.set()
 
 
 @contextlib.asynccontextmanager

@@ -1,6 +1,10 @@
 /** The server's HTTP interface and the token that it wants. Every address is relative to the page's. */
 
 const NO_ANSWER = "The server does not answer. Is `pipeline serve` still running?";
+const LOGGED_OUT = "The way to the server, Jupyter for example, asks for a login: reload this page.";
+
+// Such a proxy has its own ideas of who may come: a token of ours would only confuse it.
+const IS_TOKEN_ADDED = document.documentElement.dataset.token === "added-by-proxy";
 
 // Pages behind one proxy share one storage: the path tells their servers apart.
 const TOKEN_KEY = `image-pipeline-token:${new URL(".", document.baseURI).pathname}`;
@@ -20,11 +24,14 @@ export class Api {
   /** @param onUnauthorized called whenever the server does not accept the token. */
   constructor(onUnauthorized) {
     this.onUnauthorized = onUnauthorized;
-    this.#token = takeTokenFromAddress() || read(TOKEN_KEY);
+    const given = takeTokenFromAddress();
+    if (IS_TOKEN_ADDED) return;
+    if (given) write(TOKEN_KEY, given);
+    this.#token = given || read(TOKEN_KEY);
   }
 
   get hasToken() {
-    return Boolean(this.#token);
+    return IS_TOKEN_ADDED || Boolean(this.#token);
   }
 
   set token(token) {
@@ -57,7 +64,7 @@ export class Api {
     return new Promise((resolve, reject) => {
       const request = new XMLHttpRequest();
       request.open("POST", new URL("jobs", document.baseURI));
-      request.setRequestHeader("Authorization", `Bearer ${this.#token}`);
+      for (const [name, value] of Object.entries(this.#authorization)) request.setRequestHeader(name, value);
       request.upload.onprogress = (event) => event.lengthComputable && onProgress(event.loaded / event.total);
       request.onerror = () => reject(new ApiError("The upload broke off: the server went away, or refused its size."));
       request.onload = () => {
@@ -79,8 +86,12 @@ export class Api {
   get socketUrl() {
     const url = new URL("ws", document.baseURI);
     url.protocol = url.protocol.replace("http", "ws");
-    url.searchParams.set("token", this.#token);
+    if (this.#token) url.searchParams.set("token", this.#token);
     return url;
+  }
+
+  get #authorization() {
+    return this.#token ? { Authorization: `Bearer ${this.#token}` } : {};
   }
 
   async #ask(path, init) {
@@ -89,15 +100,16 @@ export class Api {
   }
 
   async #fetch(path, init = {}) {
-    const headers = { ...init.headers, Authorization: `Bearer ${this.#token}` };
+    const headers = { ...init.headers, ...this.#authorization };
     let response;
     try {
-      response = await fetch(new URL(path, document.baseURI), { ...init, headers });
+      response = await fetch(new URL(path, document.baseURI), { ...init, headers, redirect: "manual" });
     } catch (error) {
       if (error.name === "AbortError") throw error;
       throw new ApiError(NO_ANSWER);
     }
     if (response.ok) return response;
+    if (response.type === "opaqueredirect") throw new ApiError(LOGGED_OUT, 401);
     throw this.#refusal(response.status, parse(await response.text()), response.headers.get("Retry-After"));
   }
 
@@ -121,7 +133,6 @@ function takeTokenFromAddress() {
   if (url.searchParams.has("token")) {
     url.searchParams.delete("token");
     history.replaceState(history.state, "", url);
-    write(TOKEN_KEY, token);
   }
   return token;
 }
