@@ -2,6 +2,7 @@
 
 pytest_plugins = [
     "tests.fixtures.cluster",
+    "tests.fixtures.jupyter",
     "tests.fixtures.photographs",
     "tests.fixtures.service",
     "tests.fixtures.valkey",
