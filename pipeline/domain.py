@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final, Literal, Self, TypeGuard
 
@@ -39,10 +39,19 @@ class Item:
         Stable, unique in its job and safe as a relative file name: the output's name without its suffix.
     url : str
         Where its bytes are: an http(s) URL, a local path, or another URL that fsspec opens.
+    expected_hash : str
+        What its manifest promises about its bytes, as written there; empty for nothing.
+    extra : tuple of (str, str or None)
+        Further columns of its manifest, by name, as text.
+    problem : str
+        Why its manifest's row names no image; empty if it does.
     """
 
     key: str
     url: str
+    expected_hash: str = ""
+    extra: tuple[tuple[str, str | None], ...] = ()
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +189,33 @@ class FetchPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class ManifestColumns:
+    """Which of a manifest's columns say what.
+
+    Attributes
+    ----------
+    url : str
+        URLs or paths.
+    key : str or None
+        The names of the results; None: they are made of the URLs.
+    hash : str or None
+        What the fetched bytes are to be; None: anything.
+    carry : tuple of str
+        What else is written into the ledger.
+    """
+
+    url: str = "url"
+    key: str | None = None
+    hash: str | None = None
+    carry: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those that are to be read: the URL's, the key's and the hash's if they are named, and the rest."""
+        return tuple(name for name in (self.url, self.key, self.hash, *self.carry) if name is not None)
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One run of one Recipe over one collection to one destination.
 
@@ -193,8 +229,8 @@ class Job:
         A folder, or a URL that fsspec writes to.
     recipe : Recipe
     fetch : FetchPolicy
-    url_column : str
-        The manifest's column that holds the URLs.
+    url_column, key_column, hash_column, carry_columns
+        The manifest's columns, see `ManifestColumns`.
     """
 
     id: str
@@ -203,15 +239,31 @@ class Job:
     recipe: Recipe = field(default_factory=Recipe)
     fetch: FetchPolicy = field(default_factory=FetchPolicy)
     url_column: str = "url"
+    key_column: str | None = None
+    hash_column: str | None = None
+    carry_columns: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         for name in ("collection", "destination", "url_column"):
             _require_text(name, getattr(self, name))
+        for name in ("key_column", "hash_column"):
+            if getattr(self, name) is not None:
+                _require_text(name, getattr(self, name))
+        carry = self.carry_columns
+        if isinstance(carry, str) or len({*carry}) < len(carry) or not all(isinstance(name, str) for name in carry):
+            raise RecipeError(f"carry_columns is {show_value(carry)}; allowed are the names of columns, each once")
+        # JSON has no tuples.
+        object.__setattr__(self, "carry_columns", tuple(carry))
         if not is_job_id(self.id):
             raise RecipeError(
                 f"a job's id is {show_value(self.id)}; allowed are up to 100 letters, digits, '.', '_' and '-', "
                 "the first a letter or a digit"
             )
+
+    @property
+    def columns(self) -> ManifestColumns:
+        """The manifest's columns that are read."""
+        return ManifestColumns(self.url_column, self.key_column, self.hash_column, tuple(self.carry_columns))
 
     def to_json(self) -> str:
         """Write the job as JSON, as its hash in Redis keeps it."""

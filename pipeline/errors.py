@@ -22,7 +22,9 @@
         │   ├── AddressError         the URL or its address is refused
         │   ├── ServerError          the server failed or answers something else
         │   ├── TimeoutFetchError    no whole answer in time
-        │   └── TooLargeError        more bytes than the limit
+        │   ├── TooLargeError        more bytes than the limit
+        │   ├── HashError            other bytes than the manifest promises
+        │   └── RowError             the manifest's row names no image
         ├── DecodeError          the bytes are no usable image
         │   ├── NotAnImageError      of no known format
         │   ├── TruncatedError       it ends too early, or is damaged
@@ -138,6 +140,18 @@ class TooLargeError(FetchError):
     """It has more bytes than the limit."""
 
     remedy = "Take it out of the collection, or make it smaller at the source."
+
+
+class HashError(FetchError):
+    """Its bytes are not those that the manifest promises, or what it promises is no hash."""
+
+    remedy = "The source has changed or is damaged, or the manifest's hash is wrong: mend the one that is, then retry."
+
+
+class RowError(FetchError):
+    """The manifest's row names no image: no URL, no JSON, or a key that another image has."""
+
+    remedy = "Correct the row in the manifest and run that again: what is stored already is not done twice."
 
 
 class DecodeError(StageError):

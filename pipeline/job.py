@@ -336,9 +336,11 @@ class JobHandle:
                 return failed
         return open_collection(
             self.job.collection,
-            url_column=self.job.url_column,
+            columns=self.job.columns,
             storage_options=self.storage_options,
             exclude=self.job.destination,
+            # Of what strangers ask for, the fetching checks the address; of a manifest, nothing does.
+            allow_web_manifest=self.job.fetch.places is None,
         )
 
     def _ledger(self) -> Ledger:

@@ -48,6 +48,9 @@ def run(
     cluster: str | Cluster | None = None,
     workers: int | None = None,
     url_column: str = "url",
+    key_column: str | None = None,
+    hash_column: str | None = None,
+    carry_columns: Sequence[str] = (),
     storage_options: Mapping[str, Any] | None = None,
     allow_private: bool | None = None,
     timeout: float = 30.0,
@@ -79,6 +82,14 @@ def run(
         Processes of the local cluster; one a core if not given.
     url_column : str
         The manifest's column that holds the URLs.
+    key_column : str, optional
+        The one that holds the names of the results, each its own: ``DESTINATION/KEY.EXT``. Without it they are made of
+        the URLs.
+    hash_column : str, optional
+        The one that holds hashes of the source's bytes (``sha256:…``, ``md5:…``, or digits alone): an image whose bytes
+        have another one fails. A row without a hash is not checked.
+    carry_columns : sequence of str
+        Further columns that are written into the ledger, as text.
     storage_options : mapping, optional
         As in fsspec; never written down, so whoever resumes the job elsewhere gives them again.
     allow_private : bool, optional
@@ -108,7 +119,8 @@ def run(
         timeout, retries, allow_private=settings.allow_private if allow_private is None else allow_private
     )
     place = absolute(collection) if isinstance(collection, str | os.PathLike) else "a list"
-    job = Job(job_id or new_job_id(), place, absolute(destination), recipe, policy, url_column)
+    columns = (url_column, key_column, hash_column, carry_columns)
+    job = Job(job_id or new_job_id(), place, absolute(destination), recipe, policy, *columns)
     asked = (collection, replace(job, id=job_id or _ANY_ID))
     if active := _find_active(asked):
         active.show()
@@ -185,7 +197,7 @@ def new_job_id() -> str:
 
 def _check_readable(collection: Place | Sequence[Place], job: Job, storage_options: Mapping[str, Any] | None) -> None:
     first_item(
-        open_collection(collection, url_column=job.url_column, storage_options=storage_options, exclude=job.destination)
+        open_collection(collection, columns=job.columns, storage_options=storage_options, exclude=job.destination)
     )
 
 

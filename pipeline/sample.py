@@ -19,7 +19,7 @@ from PIL import Image, ImageChops, ImageOps
 
 from pipeline.display.compare import render_comparison
 from pipeline.display.wording import format_bytes, format_seconds
-from pipeline.domain import FetchPolicy, Item, Job, Outcome, Recipe
+from pipeline.domain import FetchPolicy, Item, Job, ManifestColumns, Outcome, Recipe
 from pipeline.errors import StageError, error_named
 from pipeline.job import choose_model
 from pipeline.runner.images import Carried, Equipment
@@ -201,7 +201,7 @@ def plan(
         As in `pipeline.run`.
     """
     recipe = recipe or Recipe()
-    opened = open_collection(collection, url_column=url_column, storage_options=storage_options)
+    opened = open_collection(collection, columns=ManifestColumns(url_column), storage_options=storage_options)
     first_item(opened)
     items = iter(opened)
     head = list(itertools.islice(items, SAMPLE_FROM_ITEMS))

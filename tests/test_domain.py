@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -76,7 +77,7 @@ def test_a_recipe_without_a_model_has_no_enhance_stage() -> None:
 @given(recipe=recipes, url_column=st.text(min_size=1), retries=st.integers(0, 100), allow_private=st.booleans())
 def test_a_job_survives_its_json(recipe: Recipe, url_column: str, retries: int, allow_private: bool) -> None:
     policy = FetchPolicy(retries=retries, allow_private=allow_private)
-    job = Job("20261123-1", "photos/", "out/", recipe, policy, url_column)
+    job = Job("20261123-1", "photos/", "out/", recipe, policy, url_column, None, "md5", ("id", "caption"))
     assert Job.from_json(job.to_json()) == job
 
 
@@ -106,6 +107,27 @@ def test_a_fetch_policy_is_checked() -> None:
 def test_a_job_without_a_place_is_refused(field: str, value: Any) -> None:
     with pytest.raises(RecipeError, match=f"^{field} is {value!r}; allowed is a text"):
         Job(**{"id": "1", "collection": "photos/", "destination": "out/", field: value})
+
+
+@pytest.mark.parametrize("field", ["key_column", "hash_column"])
+def test_a_column_that_is_named_has_a_name(field: str) -> None:
+    with pytest.raises(RecipeError, match=f"^{field} is ''; allowed is a text"):
+        Job(**{"id": "1", "collection": "list.csv", "destination": "out/", field: ""})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("columns", ["id", ("id", "id"), (1,)])
+def test_columns_are_carried_once_and_by_name(columns: Any) -> None:
+    with pytest.raises(RecipeError, match=r"^carry_columns is .*; allowed are the names of columns, each once"):
+        Job("1", "list.csv", "out/", carry_columns=columns)
+
+
+def test_a_job_of_an_earlier_release_is_read() -> None:
+    """It names no columns but the URLs'."""
+    job = Job("1", "list.csv", "out/")
+    values = json.loads(job.to_json())
+    for name in ("key_column", "hash_column", "carry_columns"):
+        del values[name]
+    assert Job.from_json(json.dumps(values)) == job
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import time
 from collections.abc import Mapping
@@ -11,9 +12,11 @@ from typing import Any, Self
 
 from pipeline.catalogue import EnhancementModel, ModelCard, load_model
 from pipeline.domain import Failure, Item, Job, Outcome, Stage
+from pipeline.errors import RowError
 from pipeline.stages.enhance import enhance_image
 from pipeline.stages.fetch import Fetcher, Unfetched
 from pipeline.stages.picture import Picture
+from pipeline.stages.promise import parse_hash, require_hash
 from pipeline.stages.resize import resize_image
 from pipeline.stages.store import Stored, store_image
 from pipeline.urls import redact
@@ -118,11 +121,18 @@ class Equipment:
         """Ask for the bytes of `item`."""
         data, attempts = b"", 1
         with Trial("fetch", item) as trial:
+            if item.problem:
+                raise RowError(item.problem)
+            # What is promised is looked at first: of nonsense, nothing need be fetched.
+            promise = parse_hash(item.expected_hash) if item.expected_hash else None
             answer = await self.fetcher.try_fetch(item.url)
             attempts = answer.attempts
             if isinstance(answer, Unfetched):
                 raise answer.error
             data = answer.data
+            if promise:
+                # Off the loop, which others fetch on.
+                await asyncio.to_thread(require_hash, data, *promise)
         return trial.conclude(Carried(item), data, bytes_in=len(data), attempts=attempts)
 
     def resize(self, carried: Carried) -> Carried:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.domain import STAGES, Item, Outcome, Progress
-from pipeline.errors import LedgerError
+from pipeline.errors import LedgerError, RowError
 from pipeline.runner.seen import SeenKeys
 from pipeline.storage import open_folder, storage_errors, write_whole
 from pipeline.urls import redact
@@ -42,8 +42,12 @@ SCHEMA: Final = pa.schema(
         ("recipe", pa.string()),
         ("model", pa.string()),
         ("finished_at", pa.timestamp("us", tz="UTC")),
+        ("expected_hash", pa.string()),
     ]
 )
+
+# In front of the name of a manifest's column that would be taken for one of the ledger's.
+_CARRIED: Final = "manifest_"
 
 
 def ledger_folder(destination: str, job_id: str) -> str:
@@ -73,7 +77,14 @@ def outcome_row(outcome: Outcome, recipe_fingerprint: str) -> dict[str, Any]:
         "recipe": recipe_fingerprint,
         "model": outcome.model,
         "finished_at": round(outcome.finished_at * 1e6),
+        "expected_hash": outcome.item.expected_hash,
+        **{carried_column(name): value for name, value in outcome.item.extra},
     }
+
+
+def carried_column(name: str) -> str:
+    """Return the ledger's column for a column of the manifest: of the same name, unless the ledger has one already."""
+    return _CARRIED + name if name in SCHEMA.names or name.startswith(_CARRIED) else name
 
 
 class Ledger:
@@ -102,7 +113,10 @@ class Ledger:
     def append(self, outcomes: Sequence[Outcome], recipe_fingerprint: str) -> None:
         """Write one part; it is there whole, or not at all."""
         rows = [outcome_row(outcome, recipe_fingerprint) for outcome in outcomes]
-        self._write(self._new_part(), pa.Table.from_pylist(rows, schema=SCHEMA))
+        # As text, whatever they are: a type that is told by the values would differ from part to part.
+        carried = dict.fromkeys(carried_column(name) for outcome in outcomes for name, _ in outcome.item.extra)
+        schema = pa.schema([*SCHEMA, *((name, pa.string()) for name in carried)])
+        self._write(self._new_part(), pa.Table.from_pylist(rows, schema=schema))
 
     def tables(self, columns: list[str] | None = None, *, newest_first: bool = False) -> Iterator[pa.Table]:
         """Read the parts in the order in which they were written or the other way round, with all columns or some."""
@@ -120,7 +134,7 @@ class Ledger:
     def read(self) -> pa.Table:
         """Read the whole ledger; of an Item that was done twice, the later row."""
         parts = list(self.tables())
-        table = pa.concat_tables(parts) if parts else SCHEMA.empty_table()
+        table = pa.concat_tables(parts, promote_options="default") if parts else SCHEMA.empty_table()
         latest = pa.table({"key": table["key"], "row": pa.array(range(len(table)), pa.int64())})
         rows = latest.group_by("key", use_threads=False).aggregate([("row", "max")])["row_max"]
         return table.take(rows.sort())
@@ -165,8 +179,8 @@ class Ledger:
     def failed_items(self) -> list[Item]:
         """Return the Items whose Outcome is ``failed``."""
         table = self.read()
-        failed = table.filter(pc.equal(table["status"], "failed")).select(["key", "url"])
-        return [Item(row["key"], row["url"]) for row in failed.to_pylist()]
+        failed = table.filter(pc.equal(table["status"], "failed"))
+        return [_item_of(row) for row in failed.to_pylist()]
 
     def forget(self, keys: Collection[str]) -> None:
         """Take the rows of `keys` out: for whoever resumes the job, they are still to be done."""
@@ -219,3 +233,10 @@ class Ledger:
     def _put(self, path: str, data: bytes) -> None:
         with storage_errors(LedgerError, f"cannot write {path!r}"):
             write_whole(self._fs, path, data)
+
+
+def _item_of(row: Mapping[str, Any]) -> Item:
+    extra = tuple((name.removeprefix(_CARRIED), row[name]) for name in row if name not in SCHEMA.names)
+    problem = row["message"] if row["error"] == RowError.__name__ else ""
+    # Parts of an earlier release promise nothing.
+    return Item(row["key"], row["url"], row.get("expected_hash") or "", extra, problem)

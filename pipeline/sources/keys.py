@@ -22,9 +22,14 @@ from pipeline.sources.suffixes import IMAGE_SUFFIXES, suffix_of
 # The file systems' limit is 255; the output's suffix and a temporary file's additions must fit too.
 MAX_COMPONENT_BYTES: Final = 150
 
+# Of a key with folders, in all: object stores take 1,024 with the destination's own.
+MAX_NAME_BYTES: Final = 500
+
 _DIGEST_BYTES: Final = 8
 _DIGEST_LENGTH: Final = 1 + 2 * _DIGEST_BYTES
 _LOOKS_DIGESTED: Final = re.compile(r"-[0-9a-f]{16}\Z", re.IGNORECASE)
+# The keys of a manifest's rows that name no image.
+_LOOKS_NUMBERED: Final = re.compile(r"(line|row)-\d+\Z", re.IGNORECASE)
 _FORBIDDEN: Final = re.compile(r'[<>:"/\\|?*]')
 _QUERY_OR_FRAGMENT: Final = re.compile(r"[?#]")
 # Windows' device names, which no suffix makes harmless, and the folder of the ledgers.
@@ -72,6 +77,30 @@ def key_for_url(url: str) -> str:
     return _with_digest(_readable_part(url), url)
 
 
+def key_for_name(name: str) -> str:
+    """Return the key of an image that the user has named, in a manifest's column.
+
+    It is the name, without the suffix of an image format. If that is not safe as a relative path, or could be taken
+    for a key that was made otherwise, it is what `digested_key` makes of it.
+    """
+    stem = posixpath.splitext(name)[0] if _is_like_image(name) else name
+    *folders, last = stem.split("/")
+    is_plain = (
+        all(clean_component(part) == part for part in (*folders, last))
+        and not any(map(_is_like_image, folders))
+        and not _is_like_digested(last)
+        and not _LOOKS_NUMBERED.match(stem)
+        and len(stem.encode()) <= MAX_NAME_BYTES
+    )
+    return stem if is_plain else digested_key(name)
+
+
+def digested_key(name: str) -> str:
+    """Return the key of a name that cannot be one itself: its last component, cleaned, and a digest of the whole."""
+    last = posixpath.basename(name.rstrip("/"))
+    return _with_digest(posixpath.splitext(last)[0] if _is_like_image(last) else last, name)
+
+
 def clean_component(text: str, max_bytes: int = MAX_COMPONENT_BYTES) -> str:
     """Return `text` made safe as one component of a relative path; never empty.
 
@@ -90,7 +119,7 @@ def clean_component(text: str, max_bytes: int = MAX_COMPONENT_BYTES) -> str:
 
 def _name_entries(stem_by_name: Mapping[str, str], is_ambiguous: Callable[[str], bool]) -> dict[str, str]:
     key_by_name = {name: clean_component(stem) for name, stem in stem_by_name.items()}
-    folded_by_name = {name: _fold(key) for name, key in key_by_name.items()}
+    folded_by_name = {name: fold_key(key) for name, key in key_by_name.items()}
     count_by_folded = Counter(folded_by_name.values())
     return {
         name: _with_digest(stem_by_name[name], name)
@@ -108,8 +137,8 @@ def _is_like_image(key: str) -> bool:
     return suffix_of(key) in IMAGE_SUFFIXES
 
 
-def _fold(key: str) -> str:
-    # Coarser than any file system's own rule, so that what one of them takes for equal is equal here.
+def fold_key(key: str) -> str:
+    """Return `key` such that two which any file system takes for one are equal; coarser than any one's own rule."""
     return unicodedata.normalize("NFC", key.upper().casefold())
 
 

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
-from pipeline.domain import Item
+from pipeline.domain import Item, ManifestColumns
 from pipeline.errors import SourceError
 from pipeline.sources.listed import Listed
-from pipeline.sources.location import Location
+from pipeline.sources.location import Location, file_name_of, is_web
 from pipeline.sources.manifest import Manifest
 from pipeline.sources.pattern import split_magic
 from pipeline.sources.suffixes import (
     IMAGE_SUFFIXES,
     MANIFEST_SUFFIXES,
-    UNSUPPORTED_MANIFEST_SUFFIXES,
+    compression_of,
     manifest_suffix_of,
     suffix_of,
 )
 from pipeline.sources.tree import Tree
 from pipeline.urls import redact
+
+_DEFAULT_COLUMNS: Final = ManifestColumns()
 
 
 class Collection(Protocol):
@@ -42,9 +43,10 @@ class Collection(Protocol):
 def open_collection(
     collection: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
-    url_column: str = "url",
+    columns: ManifestColumns = _DEFAULT_COLUMNS,
     storage_options: Mapping[str, Any] | None = None,
     exclude: str | None = None,
+    allow_web_manifest: bool = True,
 ) -> Collection:
     """Open a folder, a glob, a manifest, one image, or a list of images.
 
@@ -54,15 +56,20 @@ def open_collection(
     ----------
     collection : str, path or sequence of them
         A folder (all images below it), a glob such as ``photos/**/*.jpg`` (whatever matches), a manifest (txt, csv,
-        tsv, jsonl or ndjson, each also .gz), or an image: as a path or an fsspec URL (``s3://bucket/photos``). An
-        http(s) URL is always an image. A sequence is a list of images. What exists under a name with ``*``, ``?`` or
-        ``[`` in it is that, and no glob.
-    url_column : str
-        The column of a csv or tsv manifest, or the field of a jsonl one, that holds the URLs.
+        tsv, json, jsonl or ndjson, each also .gz, .bz2, .xz or .zst; parquet, as a file or a folder of files), or an
+        image: as a path or a URL (``s3://bucket/photos``, ``https://example.org/list.csv``). An http(s) URL that is
+        not called like a manifest is an image. A sequence is a list of images. What exists under a name with ``*``,
+        ``?`` or ``[`` in it is that, and no glob.
+    columns : ManifestColumns
+        The columns of a table, or the fields of JSON, that are read; what but a manifest with columns has none, so
+        that nothing but URLs can be asked of it.
     storage_options : mapping, optional
-        As in fsspec, for what is not local.
+        As in fsspec, for what is neither local nor asked for over HTTP.
     exclude : str, optional
         The destination: if it lies in the folder, its images are not part of the collection.
+    allow_web_manifest : bool
+        Whether a manifest may be read over HTTP. Its address is dialled whatever it is, so no where a stranger may
+        have chosen it.
 
     Returns
     -------
@@ -73,28 +80,14 @@ def open_collection(
     SourceError
         If there is nothing, it cannot be read, or it is of no known kind.
     """
-    if not isinstance(collection, str | os.PathLike):
-        return Listed.of_entries(collection)
-    name = os.fspath(collection)
-    if not name.strip():
-        raise SourceError(f"cannot read the collection {name!r}: allowed is a folder, glob, URL or manifest")
-    if name.lower().startswith(("http://", "https://")):
-        return _open_http(name)
-    if "://" in name and "::" in name:
-        raise SourceError(f"cannot read {redact(name)!r}: chained URLs (with '::') are not supported")
-
-    location = Location.of(name, storage_options)
-    destination = None if exclude is None else Location.of(exclude, storage_options)
-    match location.find_kind():
-        case "folder":
-            return Tree.of_folder(name, location, destination)
-        case "file":
-            return _open_file(name, location, url_column)
-        case "missing" if split_magic(location.path)[1]:
-            return Tree.of_glob(name, location, destination)
-        case "missing":
-            raise SourceError(f"cannot read {redact(name)!r}: no such file or folder")
-    raise SourceError(f"cannot read {redact(name)!r}: it is neither file nor folder")
+    opened = _open(collection, columns, storage_options, exclude, allow_web_manifest)
+    unread = columns.names[1:]
+    if unread and not (isinstance(opened, Manifest) and opened.has_columns):
+        raise SourceError(
+            f"cannot read the column {unread[0]!r} of {redact(opened.name)!r}: "
+            "allowed are manifests that have columns: .csv, .tsv, .json, .jsonl and .parquet"
+        )
+    return opened
 
 
 def first_item(collection: Collection) -> Item:
@@ -110,20 +103,60 @@ def first_item(collection: Collection) -> Item:
     raise SourceError(f"no images in {redact(collection.name)!r}; looked for {collection.looks_for}")
 
 
-def _open_http(url: str) -> Collection:
-    shown = redact(url)
-    if manifest_suffix_of(re.split("[?#]", url, maxsplit=1)[0]) in (*MANIFEST_SUFFIXES, *UNSUPPORTED_MANIFEST_SUFFIXES):
-        raise SourceError(f"cannot read the manifest {shown!r} over HTTP: download it first")
-    return Listed(shown, (url,))
+def _open(
+    collection: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    columns: ManifestColumns,
+    storage_options: Mapping[str, Any] | None,
+    exclude: str | None,
+    allow_web_manifest: bool,
+) -> Collection:
+    if not isinstance(collection, str | os.PathLike):
+        return Listed.of_entries(collection)
+    name = os.fspath(collection)
+    if not name.strip():
+        raise SourceError(f"cannot read the collection {name!r}: allowed is a folder, glob, URL or manifest")
+    if "://" in name and "::" in name.partition("?")[0]:
+        raise SourceError(f"cannot read {redact(name)!r}: chained URLs (with '::') are not supported")
+
+    if is_web(name):
+        return _open_web(name, columns, allow_web_manifest)
+    location = Location.of(name, storage_options)
+    destination = None if exclude is None else Location.of(exclude, storage_options)
+    match location.find_kind():
+        case "folder" if suffix_of(location.file_name) == ".parquet":
+            return Manifest.open(name, location, columns)
+        case "folder":
+            return Tree.of_folder(name, location, destination)
+        case "file":
+            return _open_file(name, location, columns)
+        case "missing" if split_magic(location.path)[1]:
+            return Tree.of_glob(name, location, destination)
+        case "missing":
+            raise SourceError(f"cannot read {redact(name)!r}: no such file or folder")
+    raise SourceError(f"cannot read {redact(name)!r}: it is neither file nor folder")
 
 
-def _open_file(name: str, location: Location, url_column: str) -> Collection:
+def _open_web(url: str, columns: ManifestColumns, allow_manifest: bool) -> Collection:
+    if manifest_suffix_of(file_name_of(url)) not in MANIFEST_SUFFIXES:
+        return Listed(redact(url), (url,))
+    if not allow_manifest:
+        raise SourceError(f"cannot read the manifest {redact(url)!r} over HTTP: give the URLs that it lists instead")
+    return _open_manifest(redact(url), Location.of(url), columns)
+
+
+def _open_file(name: str, location: Location, columns: ManifestColumns) -> Collection:
     if manifest_suffix_of(location.path) in MANIFEST_SUFFIXES:
-        return Manifest.open(name, location, url_column)
+        return _open_manifest(name, location, columns)
     if suffix_of(location.path) in IMAGE_SUFFIXES:
         return Listed(name, (location.url,))
     allowed = ", ".join((*MANIFEST_SUFFIXES, *sorted(IMAGE_SUFFIXES)))
-    if manifest_suffix_of(location.path) in UNSUPPORTED_MANIFEST_SUFFIXES:
-        allowed = ", ".join(MANIFEST_SUFFIXES)
-        raise SourceError(f"cannot read the manifest {redact(name)!r}: allowed are {allowed}, each also .gz")
     raise SourceError(f"cannot read {redact(name)!r}: neither a manifest nor an image; allowed are {allowed}")
+
+
+def _open_manifest(name: str, location: Location, columns: ManifestColumns) -> Manifest:
+    if manifest_suffix_of(location.file_name) == ".parquet" and compression_of(location.file_name):
+        raise SourceError(
+            f"cannot read the manifest {redact(name)!r}: Parquet compresses its columns itself; "
+            "allowed is .parquet, without another suffix"
+        )
+    return Manifest.open(name, location, columns)

@@ -21,9 +21,8 @@ _SUFFIXES_BY_FORMAT: Final = {
     "WebP": (".webp",),
 }
 IMAGE_SUFFIXES: Final = frozenset(suffix for suffixes in _SUFFIXES_BY_FORMAT.values() for suffix in suffixes)
-MANIFEST_SUFFIXES: Final = (".txt", ".csv", ".tsv", ".jsonl", ".ndjson")
-# People will try these: they deserve to hear that they are manifests, only not ones that can be read.
-UNSUPPORTED_MANIFEST_SUFFIXES: Final = (".json", ".parquet")
+MANIFEST_SUFFIXES: Final = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
+COMPRESSION_SUFFIXES: Final = (".gz", ".bz2", ".xz", ".zst")
 
 
 def suffix_of(name: str) -> str:
@@ -31,6 +30,12 @@ def suffix_of(name: str) -> str:
     return posixpath.splitext(name)[1].lower()
 
 
+def compression_of(name: str) -> str:
+    """Return the suffix that tells how a manifest is compressed, in small letters; empty if it is not."""
+    suffix = suffix_of(name)
+    return suffix if suffix in COMPRESSION_SUFFIXES else ""
+
+
 def manifest_suffix_of(name: str) -> str:
-    """Return a name's suffix in small letters, a final ``.gz`` left out: ``list.CSV.gz`` has ``.csv``."""
-    return suffix_of(name.lower().removesuffix(".gz"))
+    """Return a name's suffix in small letters, one of compression left out: ``list.CSV.gz`` has ``.csv``."""
+    return suffix_of(name[: len(name) - len(compression_of(name))])

@@ -266,5 +266,5 @@ def _readable(found: Iterable[Mapping[str, str]]) -> Iterator[tuple[Job, Progres
 
 def _conflicting_field(old: Job, new: Job) -> str:
     """Name the first field that makes it another job, or nothing: how images are fetched may change."""
-    names = ("collection", "destination", "recipe", "url_column")
+    names = ("collection", "destination", "recipe", "url_column", "key_column", "hash_column", "carry_columns")
     return next((name for name in names if getattr(old, name) != getattr(new, name)), "")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.domain import Failure, Item, Outcome, Progress
@@ -80,6 +82,7 @@ def test_what_was_appended_is_read_back_in_order(ledger: Ledger) -> None:
         "recipe": "f00d",
         "model": "",
         "finished_at": pd.Timestamp(1_795_000_000.25, unit="s", tz="UTC"),
+        "expected_hash": "",
     }
     assert (rows[1]["stage"], rows[1]["error"], rows[1]["attempts"]) == ("fetch", "MissingError", 3)
 
@@ -147,3 +150,34 @@ def test_a_damaged_part_is_named(tmp_path: Path) -> None:
     part.write_bytes(b"not parquet")
     with pytest.raises(LedgerError, match=part.name):
         ledger.read()
+
+
+def test_columns_of_the_manifest_are_columns_of_the_ledger(tmp_path: Path) -> None:
+    """One that the ledger has already gets a name of its own."""
+    ledger = Ledger(str(tmp_path), "nightly")
+    extra = (("id", "007"), ("width", None), ("manifest_id", "x"))
+    item = Item("a", "https://example.org/a.jpg", extra=extra)
+    ledger.append([replace(stored("a"), item=item)], "f00d")
+    ledger.append([replace(failed("b"), item=Item("b", "b.jpg", extra=(("id", None), *extra[1:])))], "f00d")
+    table = pd.read_parquet(tmp_path / "_ledger" / "nightly")
+    assert list(table["id"].fillna("none")) == ["007", "none"]
+    assert (table["width"][0], table["manifest_width"].isna().all()) == (4, True)
+    assert list(table["manifest_manifest_id"]) == ["x", "x"]
+
+
+def test_a_failed_item_is_run_again_as_its_manifest_named_it(ledger: Ledger) -> None:
+    promised = Item("a", "a.jpg", "sha256:ab", (("id", "7"), ("width", None), ("manifest_id", "x")))
+    nameless = Item("line-000003", "", extra=promised.extra, problem="line 3 of 'list.csv': no URL or path in 'url'")
+    failure = Failure("fetch", "RowError", nameless.problem)
+    ledger.append([replace(failed("a"), item=promised), Outcome(nameless, "failed", failure=failure)], "f00d")
+    assert ledger.failed_items() == [promised, nameless]
+
+
+def test_a_ledger_of_an_earlier_release_is_read_with_newer_parts(tmp_path: Path) -> None:
+    ledger = Ledger(str(tmp_path), "job")
+    ledger.append([failed("a")], "f00d")
+    (part,) = (tmp_path / "_ledger" / "job").glob("*.parquet")
+    pq.write_table(pq.read_table(part).drop_columns(["expected_hash"]), part)
+    ledger.append([stored("b")], "f00d")
+    assert [row["expected_hash"] for row in ledger.read().to_pylist()] == [None, ""]
+    assert ledger.failed_items() == [Item("a", "https://example.org/a.jpg")]

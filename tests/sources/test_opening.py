@@ -61,20 +61,17 @@ def test_the_same_url_has_the_same_key_in_a_list_a_manifest_and_alone(tmp_path: 
         ("a\0b", "cannot read '{tmp}/a\\x00b': "),
         ("x" * 300, "cannot read '{tmp}/" + "x" * 300 + "': File name too long"),
         ("what.doc", "cannot read 'what.doc': neither a manifest nor an image; allowed are .txt, .csv"),
+        ("list.parquet", "cannot read '{tmp}/list.parquet': Parquet file size is 0 bytes"),
         (
-            "list.parquet",
-            "cannot read the manifest 'list.parquet': allowed are .txt, .csv, .tsv, .jsonl, .ndjson, each",
+            "list.parquet.gz",
+            "cannot read the manifest 'list.parquet.gz': Parquet compresses its columns itself; allowed",
         ),
-        ("list.json.gz", "cannot read the manifest 'list.json.gz': allowed are .txt"),
+        ("parts.parquet", "cannot read '{tmp}/parts.parquet': there are no .parquet files directly in this folder"),
         ("/dev/null", "cannot read '/dev/null': it is neither file nor folder"),
         ("nope://bucket/x", "cannot read 'nope://bucket/x': Protocol not known: nope"),
         ("memory://me:secret@nowhere", "cannot read 'memory://nowhere': no such file or folder"),
         ("memory://nowhere", "cannot read 'memory://nowhere': no such file or folder"),
         ("zip://*.jpg::s3://b/a.zip", "cannot read 'zip://*.jpg::s3://b/a.zip': chained URLs (with '::') are not"),
-        (
-            "https://me:secret@example.com/list.csv.gz?secret",
-            "cannot read the manifest 'https://example.com/list.csv.gz?…' over HTTP: download it first",
-        ),
         ([], "cannot read the list of images: it is empty"),
         (["a.jpg", None], "entry 2 of the list of images is None; allowed are paths and URLs"),
         (["a.jpg", " "], "entry 2 of the list of images is ' '; allowed are paths and URLs"),
@@ -84,8 +81,9 @@ def test_the_same_url_has_the_same_key_in_a_list_a_manifest_and_alone(tmp_path: 
 def test_what_is_no_collection_is_refused_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, collection: object, message: str
 ) -> None:
-    for name in ("what.doc", "list.parquet", "list.json.gz"):
+    for name in ("what.doc", "list.parquet", "list.parquet.gz"):
         (tmp_path / name).touch()
+    (tmp_path / "parts.parquet").mkdir()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SourceError) as caught:
         open_collection(collection)

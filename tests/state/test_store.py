@@ -40,7 +40,15 @@ def test_creating_the_same_job_again_changes_nothing(store: JobStore) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("collection", "other/"), ("destination", "s3://b/"), ("recipe", Recipe(quality=1)), ("url_column", "link")],
+    [
+        ("collection", "other/"),
+        ("destination", "s3://b/"),
+        ("recipe", Recipe(quality=1)),
+        ("url_column", "link"),
+        ("key_column", "id"),
+        ("hash_column", "md5"),
+        ("carry_columns", ("id",)),
+    ],
 )
 def test_another_job_with_the_same_id_is_refused(store: JobStore, field: str, value: object) -> None:
     store.create(JOB)

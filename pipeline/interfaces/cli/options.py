@@ -40,6 +40,16 @@ AllowPrivate = Annotated[
     bool | None, typer.Option("--allow-private", help="Allow sources on addresses that are not public.")
 ]
 UrlColumn = Annotated[str, typer.Option(metavar="NAME", help="The manifest's column that holds the URLs.")]
+KeyColumn = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The manifest's column that holds the results' names.")
+]
+HashColumn = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The manifest's column that holds hashes, which are verified.")
+]
+CarryColumns = Annotated[
+    list[str] | None,
+    typer.Option("--carry-column", metavar="NAME", help="A column to write into the ledger; may be repeated."),
+]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id; `pipeline jobs` lists them.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON lines on standard output, and nothing else there.")]
 ClusterOption = Annotated[

@@ -13,12 +13,15 @@ from pipeline.interfaces.cli import exits, follow
 from pipeline.interfaces.cli.options import (
     AllowPrivate,
     AsJson,
+    CarryColumns,
     ClusterOption,
     Enhance,
     Enlarge,
     FitOption,
     FormatOption,
+    HashColumn,
     KeepCopyright,
+    KeyColumn,
     MaxHeight,
     MaxWidth,
     Quality,
@@ -32,7 +35,9 @@ from pipeline.interfaces.cli.options import (
 def run(
     collection: Annotated[
         str,
-        typer.Argument(metavar="COLLECTION", help="A folder, a quoted glob, a URL, or a manifest (txt, csv, jsonl)."),
+        typer.Argument(
+            metavar="COLLECTION", help="A folder, a quoted glob, a URL, or a manifest (csv, parquet …)."
+        ),
     ],
     destination: Annotated[
         str, typer.Argument(metavar="DESTINATION", envvar="PIPELINE_DESTINATION", help="The folder of the results.")
@@ -53,6 +58,9 @@ def run(
     cluster: ClusterOption = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes of the local cluster (one a core).")] = None,
     url_column: UrlColumn = "url",
+    key_column: KeyColumn = None,
+    hash_column: HashColumn = None,
+    carry_column: CarryColumns = None,
     allow_private: AllowPrivate = None,
     timeout: Annotated[float, typer.Option(metavar="SECONDS", help="For one whole answer of a source.")] = 30.0,
     retries: Annotated[int, typer.Option(help="How often a source that may recover is asked again.")] = 2,
@@ -85,6 +93,9 @@ def run(
         cluster=cluster,
         workers=workers,
         url_column=url_column,
+        key_column=key_column,
+        hash_column=hash_column,
+        carry_columns=carry_column or (),
         allow_private=allow_private,
         timeout=timeout,
         retries=retries,

@@ -1,0 +1,110 @@
+"""A row of a manifest becomes an Item."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Final, Self
+
+from pipeline.domain import Item, ManifestColumns, show_value
+from pipeline.sources.keys import key_for_url
+from pipeline.sources.location import Location, encodable
+from pipeline.sources.register import KeyRegister
+from pipeline.sources.rows import Row
+from pipeline.urls import redact, scheme_of
+
+_LOCAL: Final = frozenset({"file", "local"})
+
+
+class ItemMaker:
+    """Makes the Items of one reading of a manifest, whose columns' values the rows have in the order of their names.
+
+    Parameters
+    ----------
+    columns : ManifestColumns
+    manifest : Location
+    unit : {"line", "row"}
+        What the rows' numbers count.
+    """
+
+    def __init__(self, columns: ManifestColumns, manifest: Location, unit: str) -> None:
+        self._columns = columns
+        self._manifest = manifest
+        self._unit = unit
+        self._n_named = len(columns.names)
+        self._n_carried = len(columns.carry)
+        self._stack = ExitStack()
+        self._register = self._stack.enter_context(KeyRegister()) if columns.key else None
+
+    def make(self, row: Row) -> Item:
+        """Make the Item of a row; one with a problem if the row names no image."""
+        values = [*row.values, *(None,) * (self._n_named - len(row.values))]
+        carried = values[self._n_named - self._n_carried :]
+        extra = tuple(zip(self._columns.carry, map(as_text, carried), strict=True))
+        others = iter(values[1:])
+        name = next(others) if self._columns.key else None
+        expected_hash = as_text(next(others)) if self._columns.hash else None
+        try:
+            if row.problem:
+                raise ValueError(row.problem)
+            written = _require_url(self._columns.url, values[0])
+            url = self._resolve(written)
+            key = key_for_url(written) if self._register is None else self._claim(self._register, name, url)
+        except ValueError as error:
+            problem = f"{self._unit} {row.number} of {redact(self._manifest.url)!r}: {error}"
+            return Item(f"{self._unit}-{row.number:06d}", "", extra=extra, problem=encodable(problem))
+        return Item(key, encodable(url), (expected_hash or "").strip(), extra)
+
+    def _resolve(self, written: str) -> str:
+        url = self._manifest.resolve(written)
+        if self._manifest.is_web and scheme_of(url) in _LOCAL:
+            raise ValueError("a manifest from the web names no files of this machine")
+        return url
+
+    def _claim(self, register: KeyRegister, value: Any, url: str) -> str:
+        column = self._columns.key
+        name = as_text(value) if isinstance(value, str | int | float) else ""
+        if not name or not name.strip():
+            raise ValueError(f"its {column!r} is {_show(value)}; allowed is a text or a number")
+        key = register.claim(name, url)
+        if key is None:
+            raise ValueError(f"its {column!r} is {_show(name)}, which another image above has; each needs its own")
+        return key
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+
+def as_text(value: object) -> str | None:
+    """Return a manifest's value as text, the same whatever format it comes from: numbers and dates as they are written.
+
+    None stays None; lists and objects become JSON.
+    """
+    match value:
+        case None:
+            return None
+        case str():
+            return encodable(value)
+        case bool():
+            return "true" if value else "false"
+        case dict() | list():
+            return encodable(json.dumps(value, ensure_ascii=False, default=str))
+    return str(value)
+
+
+def _require_url(column: str, value: object) -> str:
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise ValueError(f"no URL or path in {column!r}")
+    if not isinstance(value, str):
+        raise ValueError(f"{column!r} is {show_value(value)}; allowed is a URL or path as text")
+    return value.strip()
+
+
+def _show(value: object) -> str:
+    return "empty" if value is None or value == "" else show_value(value)

@@ -1,0 +1,58 @@
+"""Which image has which key, where the user's names decide: in bounded memory."""
+
+from __future__ import annotations
+
+import sqlite3
+from hashlib import blake2b
+from types import TracebackType
+from typing import Self
+
+from pipeline.sources.keys import digested_key, fold_key, key_for_name
+
+
+class KeyRegister:
+    """Gives each name a key of its own; kept on disk rather than in memory, for any number of names.
+
+    Keys that only case tells apart are one file on some systems: the later one gets a digest. The same names in the
+    same order always get the same keys.
+    """
+
+    def __init__(self) -> None:
+        # An empty name is a temporary database: SQLite spills it to a file that is gone when it is closed.
+        # A generator that holds it may be closed by another thread than the one that ran it.
+        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._database.execute("PRAGMA journal_mode = OFF")
+        self._database.execute("CREATE TABLE keys (folded BLOB PRIMARY KEY, name BLOB, url BLOB) WITHOUT ROWID")
+        self._database.execute("BEGIN")
+
+    def claim(self, name: str, url: str) -> str | None:
+        """Return the key of the image that a row names; None if an earlier row gave the name to another URL."""
+        claimed = (_digest(name), _digest(url))
+        for key in (key_for_name(name), digested_key(name)):
+            holder = self._put(_digest(fold_key(key)), *claimed)
+            if holder == claimed:
+                return key
+            if holder[0] == claimed[0]:
+                return None
+        return None
+
+    def _put(self, folded: bytes, name: bytes, url: bytes) -> tuple[bytes, bytes]:
+        """Give a key to an image unless another has it; return what the key's holder is called and where it is."""
+        if self._database.execute("INSERT OR IGNORE INTO keys VALUES (?, ?, ?)", (folded, name, url)).rowcount:
+            return name, url
+        holder: tuple[bytes, bytes] = self._database.execute(
+            "SELECT name, url FROM keys WHERE folded = ?", (folded,)
+        ).fetchone()
+        return holder
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._database.close()
+
+
+def _digest(text: str) -> bytes:
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
