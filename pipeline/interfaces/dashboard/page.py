@@ -8,7 +8,7 @@ from time import time
 from typing import Any, Final
 
 from bokeh.document import Document
-from bokeh.models import CustomJS, Div
+from bokeh.models import ColumnDataSource, CustomJS
 from distributed import Scheduler
 from distributed.dashboard.components import add_periodic_callback
 from distributed.dashboard.components.scheduler import BOKEH_THEME
@@ -24,6 +24,8 @@ from pipeline.interfaces.dashboard.speed import SpeedChart
 from pipeline.runner.announcer import TOPIC, from_event
 
 REFRESH_INTERVAL_MS: Final = 500
+
+SHOW_CARDS: Final = "showCards(cards.data.html[0])"
 
 CARDS: Final = "pipeline-cards.html"
 
@@ -80,30 +82,31 @@ def render_cards(cluster: Cluster, cards: list[Card]) -> str:
 
 
 class Overview:
-    """The models of one visitor's document: the chart, and the cards as the text of an element that is not seen.
+    """The models of one visitor's document: the chart, and the cards as text.
 
-    The page's script moves what has changed of that text into the page. Bokeh would replace it as a whole twice a
-    second: nobody could select a word of it, and no bar would glide.
+    The page's script moves what has changed of that text into the page. An element of Bokeh's would be replaced as a
+    whole twice a second: nobody could select a word of it, and no bar would glide.
     """
 
     def __init__(self, scheduler: Scheduler, board: Board) -> None:
         self._scheduler = scheduler
         self._board = board
         self.chart = SpeedChart()
-        self.cards = Div(name="cards", visible=False)
-        self.cards.js_on_change("text", CustomJS(code="showCards(cb_obj.text)"))
+        self.cards = ColumnDataSource({"html": [""]}, name="cards")
+        self.cards.js_on_change("data", CustomJS(code=SHOW_CARDS, args={"cards": self.cards}))
+        # A model that is not drawn belongs to a document through one that is.
+        self.chart.figure.tags = [self.cards]
 
     def update(self) -> None:
         """Look at the board and at the scheduler's tasks."""
         now_s = time()
         runs = self._board.runs(self._scheduler.clients, now_s)
         states_by_group = {name: group.states for name, group in self._scheduler.task_groups.items()}
-        cards = [
-            make_card(run, count_tasks(states_by_group, run.progress.job_id, run.progress.done_by_stage))
-            for run in runs
-        ]
+        cards = [make_card(run, count_tasks(states_by_group, run.progress)) for run in runs]
         self.chart.update(runs, now_s)
-        self.cards.text = render_cards(_cluster_of(self._scheduler), cards)
+        data = {"html": [render_cards(_cluster_of(self._scheduler), cards)]}
+        if self.cards.data != data:
+            self.cards.data = data
 
 
 def page(scheduler: Scheduler, extra: Mapping[str, Any], doc: Document, template: str = "pipeline-page.html") -> None:
@@ -112,8 +115,7 @@ def page(scheduler: Scheduler, extra: Mapping[str, Any], doc: Document, template
     overview.update()
     add_periodic_callback(doc, overview, REFRESH_INTERVAL_MS)
     doc.add_root(overview.chart.figure)
-    doc.add_root(overview.cards)
-    doc.js_on_event("document_ready", CustomJS(args={"cards": overview.cards}, code="showCards(cards.text)"))
+    doc.js_on_event("document_ready", CustomJS(code=SHOW_CARDS, args={"cards": overview.cards}))
     doc.title = "Dask: Pipeline"
     doc.theme = BOKEH_THEME
     doc.template = TEMPLATES.get_template(template)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from pipeline.domain import Stage
+from pipeline.domain import STAGES, Progress, Stage
 from pipeline.runner.tasks import task_key
 
 # What Dask calls the states in which a task is still known, in the order in which a task passes them.
@@ -14,7 +14,7 @@ COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "waiting": ("waiting",),
     "queued": ("queued", "no-worker"),
     "processing": ("processing",),
-    "in memory": ("memory",),
+    "memory": ("memory",),
     "erred": ("erred",),
 }
 
@@ -34,18 +34,15 @@ class StageTasks:
     counts: Mapping[str, int]
 
 
-def count_tasks(
-    states_by_group: Mapping[str, Mapping[str, int]], job_id: str, stages: Iterable[Stage]
-) -> list[StageTasks]:
+def count_tasks(states_by_group: Mapping[str, Mapping[str, int]], progress: Progress) -> list[StageTasks]:
     """Find the tasks of a job among those of all jobs.
 
     Parameters
     ----------
     states_by_group : mapping of str to mapping of str to int
         How many tasks of each of Dask's task groups are in which of Dask's states.
-    job_id : str
-    stages : iterable of Stage
-        Those of the job's Recipe.
+    progress : Progress
+        Of the job; it names the stages that the job has.
 
     Returns
     -------
@@ -53,8 +50,10 @@ def count_tasks(
         One a stage, in the order of the stages, also where there are no tasks.
     """
     found = []
-    for stage in stages:
-        group, *_ = task_key(stage, job_id, "", 0)
+    for stage in STAGES:
+        if stage not in progress.done_by_stage:
+            continue
+        group, *_ = task_key(stage, progress.job_id, "", 0)
         states = states_by_group.get(group, {})
         counts = {name: sum(states.get(state, 0) for state in parts) for name, parts in COLUMNS.items()}
         found.append(StageTasks(stage, counts))

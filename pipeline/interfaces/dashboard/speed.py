@@ -29,8 +29,8 @@ def lines_of(runs: Sequence[Run], now_s: float) -> dict[str, list[Any]]:
     Returns
     -------
     dict
-        ``xs`` seconds before now, negative; ``ys`` images/s; ``area_xs``, ``area_ys`` what is below; ``job``, ``colour``,
-        ``alpha``, ``shade``.
+        ``xs`` seconds before now, negative; ``ys`` images/s; ``area_xs``, ``area_ys`` what is below; ``job``;
+        ``colour``, ``alpha``, ``shade``.
     """
     columns: dict[str, list[Any]] = {
         name: [] for name in ("xs", "ys", "area_xs", "area_ys", "job", "colour", "alpha", "shade")
