@@ -85,7 +85,7 @@ def render_snapshot(
 
 def render_text(job: Job, progress: Progress, groups: Sequence[FailureGroup] = ()) -> str:
     """Render a job as plain text, as a terminal shows it."""
-    console = Console(file=io.StringIO(), width=_TEXT_WIDTH, color_system=None, force_terminal=False)
+    console = Console(file=io.StringIO(), width=_TEXT_WIDTH, color_system=None, force_jupyter=False)
     with console.capture() as capture:
         console.print(render_bars(job, progress))
         for group in groups:
