@@ -63,6 +63,7 @@ class JobHandle:
         self._driver: Driver | None = None
         self._thread: threading.Thread | None = None
         self._on_end: Callable[[], None] = lambda: None
+        self._on_start: list[Callable[[], None]] = []
 
     def __repr__(self) -> str:
         progress = self.progress
@@ -100,6 +101,10 @@ class JobHandle:
             from pipeline.display.notebook import show_job
 
             show_job(self)
+
+    def call_on_start(self, callback: Callable[[], None]) -> None:
+        """Have a function called whenever the job is run anew in this process: its `updates` are other ones then."""
+        self._on_start.append(callback)
 
     def _ipython_display_(self) -> None:
         if not is_notebook():
@@ -300,6 +305,8 @@ class JobHandle:
         atexit.register(self._end)
         _active[self.id] = self
         self._thread.start()
+        for callback in self._on_start:
+            callback()
         return driver.latest
 
     def join(self, timeout: float | None = None) -> None:

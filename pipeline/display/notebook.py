@@ -26,8 +26,9 @@ def show_job(watched: Watched) -> None:
     results, and after the last one the kernel ends.
     """
     if is_attended():
-        panel = _panel_by_job.setdefault(watched.job.id, JobPanel(watched))
-        panel.watched = watched
+        panel = _panel_by_job.get(watched.job.id)
+        if panel is None or panel.watched is not watched:
+            panel = _panel_by_job[watched.job.id] = JobPanel(watched)
         panel.show()
     else:
         _show_to_the_end(watched)

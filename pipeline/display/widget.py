@@ -48,6 +48,9 @@ class Watched(Protocol):
     def tail(self, most_outputs: int) -> LedgerTail:
         """Return what follows its ledger."""
 
+    def call_on_start(self, callback: Callable[[], None]) -> None:
+        """Have a function called whenever the job is run anew in this process."""
+
     def cancel(self) -> Progress:
         """Stop it."""
 
@@ -99,6 +102,7 @@ class JobPanel:
         self._snapshot_ids: list[str] = []
         self._shown_in = ""
         self._follower: _Follower | None = None
+        watched.call_on_start(self.follow_anew)
         self._paint(self._latest)
 
     def show(self) -> None:
@@ -115,9 +119,15 @@ class JobPanel:
 
     def follow(self) -> None:
         """Follow the job to its end, if nothing does; returns at once."""
-        if self._follower is None or self._follower.has_ended.is_set():
+        if self._follower is None or self._follower.is_over.is_set():
             self._follower = _Follower(self.watched, self._paint, self._fill, self._tell)
             self._follower.start()
+
+    def follow_anew(self) -> None:
+        """Follow the run that has just begun; what followed the one before may not have noticed its end yet."""
+        if self._follower:
+            self._follower.is_over.set()
+            self.follow()
 
     def join(self, timeout_s: float) -> bool:
         """Wait until all is shown that the job's end brought; whether it is."""
@@ -155,16 +165,15 @@ class JobPanel:
     def _tell(self, message: str) -> None:
         self.note.value = panel.render_part("told", message) if message else ""
 
-    def _act(self, action: Callable[[], Progress], message: str) -> None:
+    def _act(self, action: Callable[[], object], message: str) -> None:
         """Do what a button says, in a thread: the kernel goes on."""
         self.cancel_button.disabled = self.retry_button.disabled = True
         self._tell(message)
         threading.Thread(target=self._do, args=[action], name="pipeline-button", daemon=True).start()
 
-    def _do(self, action: Callable[[], Progress]) -> None:
+    def _do(self, action: Callable[[], object]) -> None:
         try:
-            self._paint(action())
-            self.follow()
+            action()
             self._tell("")
         except PipelineError as error:
             self._tell(str(error))
@@ -182,12 +191,12 @@ class _Follower:
         fill: Callable[[Latest], None],
         tell: Callable[[str], None],
     ) -> None:
-        self.has_ended = threading.Event()
+        self.is_over, self.has_ended = threading.Event(), threading.Event()
         self._watched = watched
         self._paint, self._fill, self._tell = paint, fill, tell
         self._tail = watched.tail(STRIP_IMAGES)
         self._latest: Progress | None = None
-        self._has_news, self._is_over, self._is_painted = threading.Event(), threading.Event(), threading.Event()
+        self._has_news, self._is_painted = threading.Event(), threading.Event()
 
     def start(self) -> None:
         """Start the threads, which end with the job's run."""
@@ -197,12 +206,14 @@ class _Follower:
     def _hear(self) -> None:
         try:
             for progress in self._watched.updates():
+                if self.is_over.is_set():
+                    break
                 self._latest = progress
                 self._has_news.set()
         except StateError as error:
             self._tell(str(error))
         finally:
-            self._is_over.set()
+            self.is_over.set()
             self._has_news.set()
 
     def _show(self) -> None:
@@ -211,7 +222,7 @@ class _Follower:
             self._has_news.wait()
             self._has_news.clear()
             # In this order: what came before the end is painted in any case.
-            is_over = self._is_over.is_set()
+            is_over = self.is_over.is_set()
             if self._latest:
                 self._paint(self._latest)
             if not is_over:
