@@ -19,6 +19,7 @@ from distributed import Client, LocalCluster
 from distributed.deploy import Cluster
 
 from pipeline.errors import ClusterError
+from pipeline.runner.quiet import quiet_dask
 
 DASHBOARD_PORT: Final = 8787
 
@@ -75,7 +76,11 @@ def open_client(address: str | Cluster | None, workers: int | None = None, timeo
             _require_workers(client, address, timeout_s)
             yield client
         return
-    with _start_local(workers or CPU_COUNT) as cluster, Client(cluster, set_as_default=False) as client:
+    with (
+        quiet_dask(),
+        _start_local(workers or CPU_COUNT) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
         yield client
 
 

@@ -1,0 +1,24 @@
+"""Dask's log beside our own clusters."""
+
+from __future__ import annotations
+
+import logging
+
+from pipeline.runner.quiet import quiet_dask
+
+
+def test_dask_stays_quiet_until_the_last_of_overlapping_clusters_has_ended() -> None:
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.INFO)
+    logger = logging.getLogger("distributed")
+    logger.addHandler(handler)
+    try:
+        first, second = quiet_dask(), quiet_dask()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert handler.level == logging.CRITICAL
+        second.__exit__(None, None, None)
+        assert handler.level == logging.INFO
+    finally:
+        logger.removeHandler(handler)
