@@ -20,7 +20,7 @@ def quiet_dask() -> Iterator[None]:
     A cluster's own `silence_logs` ends with the first of two clusters that overlap, as those of a run that was
     cancelled and of the one that goes on with it.
     """
-    global _clusters  # noqa: PLW0603 - the log is the whole process's too
+    global _clusters
     with _COUNTING:
         _clusters += 1
         if _clusters == 1:
