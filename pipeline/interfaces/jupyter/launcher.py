@@ -35,5 +35,6 @@ def describe_server() -> dict[str, Any]:
         "timeout": _READY_S,
         # A tab of the browser: the page lets nothing frame it, and other things than JupyterLab live on this origin.
         "new_browser_tab": True,
-        "launcher_entry": {"title": "Image pipeline", "icon_path": str(icon), "category": "Other"},
+        # JupyterLab shows icons of proxied servers in this category and in Console only.
+        "launcher_entry": {"title": "Image pipeline", "icon_path": str(icon), "category": "Notebook"},
     }
