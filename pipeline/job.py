@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.catalogue import ModelCard, find_model, inspect_model
@@ -21,6 +22,7 @@ from pipeline.errors import ClusterError, StateError
 from pipeline.settings import Settings
 from pipeline.sources import open_collection
 from pipeline.state import JobStore, Lease
+from pipeline.storage import require_place_of_report
 
 if TYPE_CHECKING:
     # These take a second to import, so they are imported on use.
@@ -380,6 +382,20 @@ def choose_model(recipe: Recipe, settings: Settings) -> ModelCard | None:
         If there is no model of that name, or it cannot be used.
     """
     return inspect_model(find_model(recipe.enhance, settings.models)) if recipe.enhance else None
+
+
+def with_dask_report(connect_cluster: ConnectCluster, path: Path) -> ConnectCluster:
+    """Have Dask's own performance report of the run written to an HTML file.
+
+    Raises
+    ------
+    DestinationError
+        If it cannot be written there: better now than after a night's run.
+    """
+    from pipeline.runner.dask_report import open_reported
+
+    require_place_of_report(path)
+    return lambda: open_reported(connect_cluster, path)
 
 
 def choose_cluster(

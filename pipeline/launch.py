@@ -11,13 +11,14 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.catalogue import ModelCard, list_models
 from pipeline.display.job_list import JobList
 from pipeline.domain import FetchPolicy, Job, Recipe
 from pipeline.errors import DestinationError, LedgerError
-from pipeline.job import JobHandle, choose_cluster, choose_model, find_active
+from pipeline.job import JobHandle, choose_cluster, choose_model, find_active, with_dask_report
 from pipeline.settings import Settings
 from pipeline.sources import first_item, open_collection
 from pipeline.state import JobStore, connect
@@ -55,6 +56,7 @@ def run(
     allow_private: bool | None = None,
     timeout: float = 30.0,
     retries: int = 2,
+    dask_report: str | os.PathLike[str] | None = None,
 ) -> JobHandle:
     """Fetch, resize, enhance and store every image of a collection; returns at once.
 
@@ -98,6 +100,8 @@ def run(
         Seconds for one whole answer of a source.
     retries : int
         How often a source that fails in a way that may pass is asked again.
+    dask_report : path, optional
+        The HTML file for Dask's own performance report of the run; `JobHandle.report` is ours.
 
     Returns
     -------
@@ -128,6 +132,8 @@ def run(
     _check_readable(collection, job, storage_options)
     store = _store_of(settings)
     connect_cluster = choose_cluster(settings, client, cluster, workers)
+    if dask_report is not None:
+        connect_cluster = with_dask_report(connect_cluster, Path(dask_report))
     job = _settle(collection, job, storage_options)
     # Imported before the job is known to others: Ctrl-C in this second leaves no job that nobody runs.
     importlib.import_module("pipeline.runner.driver")

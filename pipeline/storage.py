@@ -12,7 +12,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline.errors import PipelineError
+from pipeline.errors import DestinationError, PipelineError
 from pipeline.urls import OBJECT_STORES, redact_within
 
 
@@ -34,6 +34,12 @@ def open_folder(url: str, storage_options: Mapping[str, Any] | None = None) -> t
     options = {"use_listings_cache": False, **(storage_options or {})}
     fs, path = fsspec.core.url_to_fs(url, **options)
     return fs, path
+
+
+def require_place_of_report(path: Path) -> None:
+    """Raise DestinationError unless a report can be written there: better now than after a night's run."""
+    if path.is_dir() or not path.parent.is_dir():
+        raise DestinationError(f"cannot write the report {str(path)!r}: it must be a file in a folder that exists")
 
 
 def write_whole(fs: fsspec.AbstractFileSystem, path: str, data: bytes) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.display.panel import render_text
 from pipeline.display.report import facts
-from pipeline.display.report.charts import draw_hosts, draw_speed, render_figures
+from pipeline.display.report.charts import draw_hosts, draw_rates, draw_speed, render_figures
+from pipeline.display.style import COLOUR_BY_STAGE
 from pipeline.display.templating import render
 from pipeline.domain import Job, Progress, Recipe
 from pipeline.errors import DestinationError
@@ -84,11 +85,14 @@ def render_report(outcomes: pd.DataFrame, progress: Progress, job: Job) -> str:
     timed = facts.of_latest_run(outcomes, progress)
     speed, hosts = facts.speed_over_time(timed, progress), facts.latency_by_host(timed)
     figures = {
-        name: figure
-        for name, figure in (("speed", draw_speed(speed)), ("hosts", draw_hosts(hosts)))
-        if figure is not None
+        "speed": draw_speed(speed),
+        "megapixels": draw_rates(speed, {"megapixels": COLOUR_BY_STAGE["enhance"]}, "megapixels/s"),
+        "bytes": draw_rates(
+            speed, {"megabytes_in": COLOUR_BY_STAGE["fetch"], "megabytes_out": COLOUR_BY_STAGE["store"]}, "MB/s"
+        ),
+        "hosts": draw_hosts(hosts),
     }
-    scripts, chart_by_name = render_figures(figures)
+    scripts, chart_by_name = render_figures({name: figure for name, figure in figures.items() if figure is not None})
     return render(
         "report.html",
         job=job,

@@ -62,6 +62,27 @@ def draw_speed(speed: pd.DataFrame) -> Any | None:
     return chart
 
 
+def draw_rates(speed: pd.DataFrame, colour_by_rate: Mapping[str, str], label: str) -> Any | None:
+    """Draw what is worked off a second over time, a step line for each column of `facts.speed_over_time`."""
+    if len(speed) < 2:
+        return None
+    span_s = float(speed["end_s"].max())
+    unit, unit_s = time_unit(span_s)
+    chart = _figure(height=190, x_axis_label=f"{unit} since the start", y_axis_label=label)
+    # Each bar's value from its start to its end.
+    times = [time / unit_s for bar in zip(speed["start_s"], speed["end_s"], strict=True) for time in bar]
+    for rate, colour in colour_by_rate.items():
+        values = [value for value in speed[rate] for _ in range(2)]
+        steps = ColumnDataSource({"time": times, "value": values})
+        chart.varea(x="time", y1=0, y2="value", source=steps, color=colour, alpha=0.15)
+        line = chart.line("time", "value", source=steps, color=colour, line_width=2)
+        chart.add_tools(HoverTool(renderers=[line], tooltips=[(label, "@value{0.[00]}")], mode="vline"))
+    chart.y_range.start = 0
+    chart.x_range.start, chart.x_range.end = 0, span_s / unit_s
+    chart.xgrid.visible = False
+    return chart
+
+
 def draw_hosts(latency: pd.DataFrame) -> Any | None:
     """Draw how long fetching took by host, as `facts.latency_by_host` measures it; None if there are no hosts."""
     if latency.empty:

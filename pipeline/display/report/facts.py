@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 import pandas as pd
@@ -19,6 +19,13 @@ MOST_HOSTS: Final = 12
 
 # A URL's host and port, without user and password. Signs that no host has would be markup in somebody's hands.
 HOST_PATTERN: Final = r"(?i)^https?://(?:[^/?#@]*@)?([\w.:\[\]-]+)"
+
+# What else is counted over time, in millions.
+RATES: Final[Mapping[str, Callable[[pd.DataFrame], pd.Series[float]]]] = {
+    "megapixels": lambda outcomes: outcomes["width"].astype("float64") * outcomes["height"] / 1e6,
+    "megabytes_in": lambda outcomes: outcomes["bytes_in"] / 1e6,
+    "megabytes_out": lambda outcomes: outcomes["bytes_out"] / 1e6,
+}
 
 # Fewer threads than this at work on average: computing was not what the run waited for, however large the cluster.
 IDLE_THREADS: Final = 0.6
@@ -82,13 +89,13 @@ def speed_over_time(outcomes: pd.DataFrame, progress: Progress) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns ``start_s end_s stored failed``: seconds since the run began, and images a second. Empty if there are
-        no outcomes with a time.
+        Columns ``start_s end_s``, seconds since the run began; ``stored failed``, images a second; ``megapixels
+        megabytes_in megabytes_out``, a second. Empty if there are no outcomes with a time.
     """
     # A worker that died told no time: the epoch stands there.
     known = outcomes[outcomes["finished_at"] > pd.Timestamp(0, tz="UTC")]
     if known.empty:
-        return pd.DataFrame({"start_s": [], "end_s": [], "stored": [], "failed": []})
+        return pd.DataFrame({name: [] for name in ("start_s", "end_s", "stored", "failed", *RATES)})
     first = known["finished_at"].min()
     started = pd.to_datetime(progress.started_at, utc=True, errors="coerce")
     origin = started if pd.notna(started) and started <= first else first
@@ -105,6 +112,7 @@ def speed_over_time(outcomes: pd.DataFrame, progress: Progress) -> pd.DataFrame:
             "end_s": edges_s + bar_s,
             "stored": _count_by_bar(bar_of_image[~is_failed], bars) / bar_s,
             "failed": _count_by_bar(bar_of_image[is_failed], bars) / bar_s,
+            **{name: _sum_by_bar(rate(known), bar_of_image, bars) / bar_s for name, rate in RATES.items()},
         }
     )
 
@@ -168,6 +176,10 @@ def latency_by_host(outcomes: pd.DataFrame) -> pd.DataFrame:
     largest = latency.nlargest(MOST_HOSTS, "images").sort_values("p95_s", ascending=False).reset_index()
     largest.attrs["left_out"] = len(latency) - len(largest)
     return largest
+
+
+def _sum_by_bar(amounts: pd.Series[float], bar_of_image: pd.Series[int], bars: int) -> pd.Series[float]:
+    return amounts.groupby(bar_of_image).sum().reindex(range(bars), fill_value=0.0)
 
 
 def _count_by_bar(bar_of_image: pd.Series[int], bars: int) -> pd.Series[int]:

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 import pipeline
-from pipeline.errors import DestinationError
 from pipeline.interfaces.cli import exits, follow
 from pipeline.interfaces.cli.options import (
     AllowPrivate,
@@ -30,14 +29,13 @@ from pipeline.interfaces.cli.options import (
     UrlColumn,
     make_recipe,
 )
+from pipeline.storage import require_place_of_report
 
 
 def run(
     collection: Annotated[
         str,
-        typer.Argument(
-            metavar="COLLECTION", help="A folder, a quoted glob, a URL, or a manifest (csv, parquet …)."
-        ),
+        typer.Argument(metavar="COLLECTION", help="A folder, a quoted glob, a URL, or a manifest (csv, parquet …)."),
     ],
     destination: Annotated[
         str, typer.Argument(metavar="DESTINATION", envvar="PIPELINE_DESTINATION", help="The folder of the results.")
@@ -65,6 +63,9 @@ def run(
     timeout: Annotated[float, typer.Option(metavar="SECONDS", help="For one whole answer of a source.")] = 30.0,
     retries: Annotated[int, typer.Option(help="How often a source that may recover is asked again.")] = 2,
     report: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write a report when it has ended.")] = None,
+    dask_report: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="Write Dask's own performance report too.")
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Fetch, resize, enhance and store every image of a collection.
@@ -84,7 +85,7 @@ def run(
         "keep_copyright": keep_copyright,
     }
     if report:
-        _require_folder_of(report)
+        require_place_of_report(report)
     handle = pipeline.run(
         collection,
         destination,
@@ -99,15 +100,10 @@ def run(
         allow_private=allow_private,
         timeout=timeout,
         retries=retries,
+        dask_report=dask_report,
     )
     progress = follow.drive(handle, as_json=json)
     if report:
         handle.report(report)
         typer.echo(f"Report: {report}", err=json)
     raise typer.Exit(exits.code_of(progress))
-
-
-def _require_folder_of(report: Path) -> None:
-    # Better now than after a night's run.
-    if report.is_dir() or not report.parent.is_dir():
-        raise DestinationError(f"cannot write the report {str(report)!r}: it must be a file in a folder that exists")
