@@ -282,3 +282,37 @@ def test_a_job_can_be_driven_from_any_thread(photographs: Path, tmp_path: Path, 
 def _assert_same_ledger(one: pd.DataFrame, other: pd.DataFrame) -> None:
     ordered = [table[COLUMNS_THAT_A_RUN_DECIDES].sort_values("key", ignore_index=True) for table in (one, other)]
     pd.testing.assert_frame_equal(*ordered)
+
+
+def test_a_manifest_names_results_promises_their_bytes_and_has_columns_for_the_ledger(
+    web: Web, tmp_path: Path, client: Client
+) -> None:
+    photos = [make_photograph(number) for number in range(3)]
+    urls = [web.serve(f"/{number}.jpg", photo) for number, photo in enumerate(photos)]
+    other = f"md5:{hashlib.md5(b'other').hexdigest()}"
+    digests = [hashlib.sha256(photos[0]).hexdigest(), other, None, "nonsense", None]
+    rows = pd.DataFrame(
+        {"id": range(5), "link": [*urls, urls[0], None], "hash": digests, "name": ["a/0", "a/1", "b", "d", "e"]}
+    )
+    rows.to_parquet(tmp_path / "list.parquet")
+    columns = {"url_column": "link", "key_column": "name", "hash_column": "hash", "carry_columns": ["id"]}
+    job = pipeline.run(tmp_path / "list.parquet", tmp_path / "out", SMALL, client=client, allow_private=True, **columns)
+    assert (job.wait().stored, job.progress.failed) == (2, 3)
+    assert sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.jpg")) == [
+        "a/0.jpg",
+        "b.jpg",
+    ]
+    joined = job.outcomes().merge(rows.assign(id=rows["id"].astype(str)), on="id").sort_values("id")
+    assert list(joined["key"]) == ["a/0", "a/1", "b", "d", "row-000005"]
+    assert list(joined["error"]) == ["", "HashError", "", "HashError", "RowError"]
+    assert list(joined["bytes_in"]) == [len(photos[0]), len(photos[1]), len(photos[2]), 0, 0]
+    _, wrong, _, _, nowhere = joined["message"]
+    assert f"{urls[1]}: its md5 is" in wrong
+    assert nowhere == f"row 5 of '{tmp_path / 'list.parquet'}': no URL or path in 'link'"
+    assert web.requests["/1.jpg"] == 1, "the same bytes would come again"
+    # What was promised still holds when it is tried again.
+    web.serve("/1.jpg", b"other")
+    job.retry_failed(client=client)
+    job.wait()
+    outcomes = job.outcomes().set_index("id")
+    assert list(outcomes["error"].sort_index()) == ["", "NotAnImageError", "", "HashError", "RowError"]

@@ -115,11 +115,11 @@ def _open(
     name = os.fspath(collection)
     if not name.strip():
         raise SourceError(f"cannot read the collection {name!r}: allowed is a folder, glob, URL or manifest")
-    if "://" in name and "::" in name.partition("?")[0]:
-        raise SourceError(f"cannot read {redact(name)!r}: chained URLs (with '::') are not supported")
-
     if is_web(name):
         return _open_web(name, columns, allow_web_manifest)
+    if "://" in name and "::" in name:
+        raise SourceError(f"cannot read {redact(name)!r}: chained URLs (with '::') are not supported")
+
     location = Location.of(name, storage_options)
     destination = None if exclude is None else Location.of(exclude, storage_options)
     match location.find_kind():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pty
@@ -225,6 +226,19 @@ def test_plan_and_models_tell_without_storing(pipeline: Pipeline) -> None:
     assert (models.code, models.err) == (0, "")
     assert "sharpen" in models.out
     assert sorted(path.name for path in (pipeline.cwd / "photos").iterdir()) == ["0.jpg", "1.jpg"]
+
+
+def test_columns_of_a_manifest_are_named(pipeline: Pipeline, web_server: Web) -> None:
+    photo = make_photograph(1)
+    url = web_server.serve("/named.jpg", photo)
+    rows = [{"url": url, "id": 7, "sha": hashlib.sha256(photo).hexdigest()}, {"url": url, "id": 8, "sha": "0" * 64}]
+    (pipeline.cwd / "named.json").write_text(json.dumps(rows))
+    columns = ("--key-column", "id", "--hash-column", "sha", "--carry-column", "id", "--carry-column", "sha")
+    options = ("--job-id", "named", "--enhance", "none", "--allow-private")
+    ended = pipeline("run", "named.json", "named", *options, *columns)
+    assert (ended.code, (pipeline.cwd / "named" / "7.jpg").is_file()) == (1, True)
+    found = [(row["key"], row["id"], row["sha"], row["error"]) for row in ledger_rows(pipeline.cwd / "named", "named")]
+    assert sorted(found) == [("7", "7", rows[0]["sha"], ""), ("8", "8", "0" * 64, "HashError")]
 
 
 def test_a_terminal_gets_a_bar_for_each_stage(pipeline: Pipeline) -> None:

@@ -14,11 +14,12 @@ from pipeline.errors import SourceError
 from pipeline.sources import first_item, key_for_url, open_collection
 
 
-def test_an_http_url_is_one_image() -> None:
-    url = "https://user:secret@example.com/cat?token=secret"
+@pytest.mark.parametrize("host", ["example.com", "[::1]:80"])
+def test_an_http_url_is_one_image(host: str) -> None:
+    url = f"https://user:secret@{host}/cat?token=secret"
     collection = open_collection(url)
     assert list(collection) == list(collection) == [Item(key_for_url(url), url)]
-    assert collection.name == "https://example.com/cat?…"
+    assert collection.name == f"https://{host}/cat?…"
 
 
 def test_a_file_is_one_image_with_the_same_key_from_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

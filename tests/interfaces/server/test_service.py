@@ -113,7 +113,7 @@ def test_a_running_job_is_cancelled(service, web):
 def test_a_job_that_cannot_run_says_why(service):
     job_id = service.submit(imageUrl="http://127.0.0.1/list.csv")
     status = service.wait_for_end(job_id)
-    assert (status["status"], "over HTTP: download it first" in status["error"]) == ("failed", True)
+    assert (status["status"], "over HTTP: give the URLs that it lists instead" in status["error"]) == ("failed", True)
 
 
 def test_a_source_at_a_private_address_is_refused_unless_the_operator_allows_it(tmp_path, service_redis, service, web):
