@@ -113,7 +113,7 @@ class Relay:
         """Listen until cancelled; a Redis that is gone is waited for, and every job is then looked at anew."""
         watching = asyncio.create_task(self._watch())
         try:
-            while True:
+            while not _is_cancelled():
                 try:
                     await self._listen()
                 except (RedisError, OSError) as error:
@@ -134,7 +134,7 @@ class Relay:
             self._channel = channel
             if self._topics:
                 await channel.subscribe(*map(channel_of, self._topics))
-            while True:
+            while not _is_cancelled():
                 message = await channel.get_message(timeout=5.0)
                 if message is None:
                     # A connection that died silently is noticed by a question.
@@ -221,6 +221,12 @@ class Relay:
         task: asyncio.Task[None] = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _is_cancelled() -> bool:
+    """Whether the present task was asked to end: redis-py may swallow that while it connects or subscribes."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def error_text(message: str, job_id: str | None = None) -> str:
