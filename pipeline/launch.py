@@ -151,7 +151,8 @@ def _find_active(asked: Asked) -> JobHandle | None:
         active = find_active(job_id)
         if active is None:
             del _asked_by_id[job_id]
-        elif _asked_by_id[job_id] == asked:
+        # A run that has ended is active for as long as its cluster takes to close.
+        elif _asked_by_id[job_id] == asked and not active.progress.is_finished:
             return active
     return None
 

@@ -12,8 +12,8 @@ from pipeline.display.contact_sheet import BACKGROUND, make_contact_sheet, sprea
 from pipeline.display.thumbnails import BACKDROP
 from pipeline.errors import DestinationError
 
-BACKDROP_PX = 100
-MARGIN = BACKDROP_PX // 20
+CELL_PX = 100
+MARGIN = CELL_PX // 20
 
 
 def save(path: Path, size: tuple[int, int] = (300, 300), colour: str = "#ff0000", mode: str = "RGB") -> Path:
@@ -22,14 +22,14 @@ def save(path: Path, size: tuple[int, int] = (300, 300), colour: str = "#ff0000"
 
 
 def centre_of(sheet: Image.Image, row: int, column: int) -> tuple[int, int]:
-    pitch = BACKDROP_PX + MARGIN
-    return MARGIN + column * pitch + BACKDROP_PX // 2, MARGIN + row * pitch + BACKDROP_PX // 2
+    pitch = CELL_PX + MARGIN
+    return MARGIN + column * pitch + CELL_PX // 2, MARGIN + row * pitch + CELL_PX // 2
 
 
 def test_images_fill_the_rows_in_their_order(tmp_path: Path) -> None:
     colours = ["#ff0000", "#00ff00", "#0000ff"]
     paths = [save(tmp_path / f"{n}.png", colour=colour) for n, colour in enumerate(colours)]
-    sheet = make_contact_sheet(paths, columns=2, cell_px=BACKDROP_PX)
+    sheet = make_contact_sheet(paths, columns=2, cell_px=CELL_PX)
     places = [(0, 0), (0, 1), (1, 0)]
     assert [sheet.getpixel(centre_of(sheet, *place)) for place in places] == [*map(ImageColor.getrgb, colours)]
     assert sheet.getpixel(centre_of(sheet, 1, 1)) == ImageColor.getrgb(BACKGROUND)
@@ -37,19 +37,19 @@ def test_images_fill_the_rows_in_their_order(tmp_path: Path) -> None:
 
 def test_gutters_are_as_wide_as_the_border(tmp_path: Path) -> None:
     paths = [save(tmp_path / f"{n}.png") for n in range(2)]
-    sheet = make_contact_sheet(paths, cell_px=BACKDROP_PX)
+    sheet = make_contact_sheet(paths, cell_px=CELL_PX)
     background = ImageColor.getrgb(BACKGROUND)
     is_gutter = [sheet.getpixel((column, sheet.height // 2)) == background for column in range(sheet.width)]
-    assert is_gutter == [True] * MARGIN + ([False] * BACKDROP_PX + [True] * MARGIN) * 2
+    assert is_gutter == [True] * MARGIN + ([False] * CELL_PX + [True] * MARGIN) * 2
 
 
 @pytest.mark.parametrize("size", [(900, 300), (300, 900), (20, 20), (1, 1)])
 def test_image_is_whole_in_its_cell(tmp_path: Path, size: tuple[int, int]) -> None:
-    sheet = make_contact_sheet([save(tmp_path / "a.png", size)], cell_px=BACKDROP_PX)
+    sheet = make_contact_sheet([save(tmp_path / "a.png", size)], cell_px=CELL_PX)
     box = sheet.getchannel("B").point(lambda value: 255 * (value < 128)).getbbox()
     assert box is not None
     width, height = box[2] - box[0], box[3] - box[1]
-    assert max(width, height) <= BACKDROP_PX - 2 * MARGIN
+    assert max(width, height) <= CELL_PX - 2 * MARGIN
     assert width / height == pytest.approx(size[0] / size[1], rel=0.05)
 
 
@@ -59,7 +59,7 @@ def test_image_is_shown_upright(tmp_path: Path) -> None:
     image = Image.new("RGB", (200, 100), "#ff0000")
     image.save(tmp_path / "a.jpg", exif=exif)
     box = (
-        make_contact_sheet([tmp_path / "a.jpg"], cell_px=BACKDROP_PX)
+        make_contact_sheet([tmp_path / "a.jpg"], cell_px=CELL_PX)
         .getchannel("B")
         .point(lambda value: 255 * (value < 128))
     )
@@ -69,7 +69,7 @@ def test_image_is_shown_upright(tmp_path: Path) -> None:
 
 def test_transparent_parts_show_the_cell(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", colour="#ff000000", mode="RGBA")
-    sheet = make_contact_sheet([path], cell_px=BACKDROP_PX)
+    sheet = make_contact_sheet([path], cell_px=CELL_PX)
     assert sheet.getpixel(centre_of(sheet, 0, 0)) == ImageColor.getrgb(BACKDROP)
 
 
@@ -78,13 +78,13 @@ def test_broken_and_missing_files_leave_no_gap(tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("no image")
     (tmp_path / "cut.png").write_bytes(whole.read_bytes()[:60])
     paths = [tmp_path / "text.jpg", tmp_path / "missing.jpg", tmp_path / "cut.png", tmp_path, whole]
-    sheet = make_contact_sheet(paths, cell_px=BACKDROP_PX)
-    assert sheet.size == (BACKDROP_PX + 2 * MARGIN,) * 2
+    sheet = make_contact_sheet(paths, cell_px=CELL_PX)
+    assert sheet.size == (CELL_PX + 2 * MARGIN,) * 2
     assert sheet.getpixel(centre_of(sheet, 0, 0)) == (255, 0, 0)
 
 
 def test_no_images_give_an_empty_sheet() -> None:
-    assert make_contact_sheet([], cell_px=BACKDROP_PX).getcolors() == [(110 * 110, ImageColor.getrgb(BACKGROUND))]
+    assert make_contact_sheet([], cell_px=CELL_PX).getcolors() == [(110 * 110, ImageColor.getrgb(BACKGROUND))]
 
 
 @given(count=st.integers(0, 500), most=st.integers(1, 100))
