@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from rich.console import Console
@@ -79,6 +80,7 @@ def render_snapshot(
         groups,
         pictures,
         mark_of(job),
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}",
     )
     return {"text/html": str(html), "text/plain": render_text(job, progress, groups)}
 
