@@ -1,6 +1,7 @@
 """Fixtures that several folders of tests share; each lives in the module that its part is named after."""
 
 pytest_plugins = [
+    "tests.fixtures.browser",
     "tests.fixtures.cluster",
     "tests.fixtures.jupyter",
     "tests.fixtures.photographs",

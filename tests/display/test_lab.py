@@ -9,10 +9,9 @@ from pathlib import Path
 import nbformat
 import pytest
 import requests
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.fixtures.jupyter import JupyterServer
-from tests.interfaces.server.test_page import ARGUMENTS, CHROMIUM
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "1-first-run.ipynb"
 PATIENCE_MS = 120_000
@@ -28,13 +27,11 @@ WATCH_BARS = """() => {
 
 
 @pytest.fixture
-def page() -> Iterator[Page]:
-    with sync_playwright() as playwright:
-        browser: Browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        page.set_default_timeout(PATIENCE_MS)
-        yield page
-        browser.close()
+def page(browser: Browser) -> Iterator[Page]:
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(PATIENCE_MS)
+    yield page
+    page.close()
 
 
 class Lab:

@@ -9,12 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser
 
 from pipeline.domain import Job, Progress, Recipe
 from pipeline.state import connect
 from tests.fixtures.jupyter import JupyterServer
-from tests.interfaces.server.test_page import ARGUMENTS, CHROMIUM
 
 DOCS = (Path(__file__).parents[3] / "docs" / "jupyter.md").read_text("utf-8")
 
@@ -41,10 +40,11 @@ def test_a_client_with_jupyters_token_follows_a_job(jupyter_server: JupyterServe
     assert done.stdout.splitlines()[-1:] == ["completed 3 of 3"], done.stderr
 
 
-def test_a_page_of_jupyters_origin_follows_a_job_with_its_cookie(jupyter_server: JupyterServer, job: str) -> None:
-    with sync_playwright() as playwright:
-        page = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS).new_page()
-        page.goto(jupyter_server.link("/lab"))
-        with page.expect_console_message(lambda message: message.text.startswith(job)) as said:
-            page.evaluate(f"() => {{ {block('js')} }}")
-        assert said.value.text == f"{job} completed 100"
+def test_a_page_of_jupyters_origin_follows_a_job_with_its_cookie(
+    jupyter_server: JupyterServer, browser: Browser, job: str
+) -> None:
+    page = browser.new_page()
+    page.goto(jupyter_server.link("/lab"))
+    with page.expect_console_message(lambda message: message.text.startswith(job)) as said:
+        page.evaluate(f"() => {{ {block('js')} }}")
+    assert said.value.text == f"{job} completed 100"

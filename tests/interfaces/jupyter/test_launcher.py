@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 import requests
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -21,7 +21,7 @@ from pipeline.state.embedded import is_answering
 from tests.fixtures.jupyter import JupyterServer, running_jupyter, servers_info
 from tests.fixtures.photographs import make_photograph
 from tests.fixtures.web import Web
-from tests.interfaces.server.test_page import ARGUMENTS, CHROMIUM, WATCH_BARS, Visit, serve_photographs, visiting
+from tests.interfaces.server.visits import WATCH_BARS, Visit, serve_photographs, visiting
 
 SCRIPT = b"<script>parent.document.title = 'owned'</script>"
 
@@ -41,14 +41,6 @@ def service_of(server: JupyterServer) -> psutil.Process:
 def socket_of(service: psutil.Process) -> Path:
     command = service.cmdline()
     return Path(command[command.index("--unix-socket") + 1])
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
