@@ -132,6 +132,24 @@ def test_speed_counts_every_outcome_once() -> None:
     assert speed["end_s"].iloc[-1] == pytest.approx(progress.seconds)
 
 
+def test_pixels_and_bytes_over_time_add_up_to_those_of_the_ledger() -> None:
+    ledger = to_ledger(make_outcomes(500))
+    speed = facts.speed_over_time(ledger, to_progress(make_outcomes(500)))
+    bars_s = speed["end_s"] - speed["start_s"]
+    pixels = ledger["width"].astype("int64") * ledger["height"]
+    assert (speed["megapixels"] * bars_s).sum() == pytest.approx(pixels.sum() / 1e6)
+    assert (speed["megabytes_in"] * bars_s).sum() == pytest.approx(ledger["bytes_in"].sum() / 1e6)
+    assert (speed["megabytes_out"] * bars_s).sum() == pytest.approx(ledger["bytes_out"].sum() / 1e6)
+
+
+def test_a_report_in_a_notebook_is_a_frame_of_its_own() -> None:
+    """Its scripts and styles do not touch the notebook, and a notebook's do not touch it."""
+    html = make_report(to_ledger(make_outcomes(50)), to_progress(make_outcomes(50)), JOB)._repr_html_()
+    assert html.startswith("<iframe srcdoc=")
+    assert 'sandbox="allow-scripts"' in html
+    assert html.count("<") == 2
+
+
 def test_speed_leaves_out_the_outcomes_that_have_no_time() -> None:
     outcomes = [*make_outcomes(50), Outcome(Item("lost", "lost.jpg"), "failed")]
     speed = facts.speed_over_time(to_ledger(outcomes), to_progress(outcomes))
