@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Final
 
 from pipeline.domain import Failure, FetchPolicy, Item, Job, Outcome, Progress, Recipe, Result
 from pipeline.errors import PipelineError
+from pipeline.version import __version__
 
 if TYPE_CHECKING:
     from pipeline.catalogue import ModelCard
     from pipeline.job import JobHandle
     from pipeline.launch import attach, jobs, models, run
     from pipeline.sample import Plan, Preview, plan, preview
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Failure",

@@ -3,13 +3,13 @@
 ::
 
     PipelineError
-    ├── SettingsError            an environment variable means nothing
+    ├── SettingsError            an environment variable or a settings file means nothing
     ├── RecipeError              a field of the Recipe is out of range
     ├── SourceError              the collection is missing, empty or unreadable
     ├── DestinationError         the destination cannot be written
     ├── LedgerError              the ledger cannot be read or written
     ├── ModelError               the enhancement model is unknown or cannot be used
-    ├── ClusterError             no Dask scheduler or no worker answers
+    ├── ClusterError             no Dask scheduler answers, or no worker that can do the work
     ├── StateError               Redis does not answer, or answers something unusable
     │   ├── JobNotFoundError     no job has that id
     │   ├── JobConflictError     the job is in a state that forbids it
@@ -49,7 +49,7 @@ class PipelineError(Exception):
 
 
 class SettingsError(PipelineError):
-    """An environment variable has a value that means nothing."""
+    """An environment variable, or something in a settings file, means nothing."""
 
 
 class RecipeError(PipelineError, ValueError):
@@ -73,7 +73,7 @@ class ModelError(PipelineError):
 
 
 class ClusterError(PipelineError):
-    """No Dask scheduler, or no worker, answers."""
+    """No Dask scheduler answers, or no worker that can do the work."""
 
 
 class StateError(PipelineError):

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     # These take a second to import, so they are imported on use.
     import pandas as pd
     from distributed import Client
-    from distributed.deploy import Cluster
 
     from pipeline.display.gallery import Gallery
     from pipeline.display.report import Report
+    from pipeline.runner.cluster import ClusterPlace
     from pipeline.runner.driver import Driver
     from pipeline.runner.ledger import Ledger
     from pipeline.runner.tail import LedgerTail
@@ -162,7 +162,7 @@ class JobHandle:
             return self._driver.latest
         return self._store.request_cancel(self.id)
 
-    def retry_failed(self, *, client: Client | None = None, cluster: str | None = None) -> Progress:
+    def retry_failed(self, *, client: Client | None = None, cluster: ClusterPlace | None = None) -> Progress:
         """Run the failed images again, here; returns at once.
 
         Of a job that was not completed, what is left is done too.
@@ -174,7 +174,7 @@ class JobHandle:
         """
         return self.start(choose_cluster(self._settings, client, cluster), only_failed=True)
 
-    def resume(self, *, client: Client | None = None, cluster: str | None = None) -> Progress:
+    def resume(self, *, client: Client | None = None, cluster: ClusterPlace | None = None) -> Progress:
         """Do what the ledger does not have yet, here; returns at once.
 
         Raises
@@ -401,10 +401,16 @@ def with_dask_report(connect_cluster: ConnectCluster, path: Path) -> ConnectClus
 def choose_cluster(
     settings: Settings,
     client: Client | None = None,
-    cluster: str | Cluster | None = None,
+    cluster: ClusterPlace | None = None,
     workers: int | None = None,
 ) -> ConnectCluster:
-    """Decide where the tasks run, and make sure that a scheduler which somebody else runs answers."""
+    """Decide where the tasks run, and make sure that a scheduler which somebody else runs answers.
+
+    Raises
+    ------
+    ClusterError, SettingsError
+        If it does not, or if what names the cluster means nothing.
+    """
     from pipeline.runner.cluster import check_scheduler, open_client
 
     if client is not None:

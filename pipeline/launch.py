@@ -28,7 +28,8 @@ from pipeline.urls import redact
 if TYPE_CHECKING:
     # Imported on use, since it takes a second.
     from distributed import Client
-    from distributed.deploy import Cluster
+
+    from pipeline.runner.cluster import ClusterPlace
 
 Place = str | os.PathLike[str]
 
@@ -46,7 +47,7 @@ def run(
     *,
     job_id: str | None = None,
     client: Client | None = None,
-    cluster: str | Cluster | None = None,
+    cluster: ClusterPlace | None = None,
     workers: int | None = None,
     url_column: str = "url",
     key_column: str | None = None,
@@ -77,9 +78,10 @@ def run(
         A name of yours; one made of the time if not given.
     client : distributed.Client, optional
         An open client, which stays open.
-    cluster : str or distributed cluster, optional
-        A scheduler's address or a cluster; without it ``PIPELINE_CLUSTER``, and without that a local cluster that
-        lives as long as the run.
+    cluster : str, path, mapping or distributed cluster, optional
+        A scheduler's address; the path of a scheduler file (``.json``) or of a settings file (``.toml``) that may name
+        any class of Dask's, or a mapping with the same keys, see docs/clusters.md; or an open cluster. Without it
+        ``PIPELINE_CLUSTER``, and without that a local cluster that lives as long as the run.
     workers : int, optional
         Processes of the local cluster; one a core if not given.
     url_column : str
@@ -111,7 +113,7 @@ def run(
 
     Raises
     ------
-    RecipeError, ModelError, SourceError, DestinationError, StateError, ClusterError
+    RecipeError, ModelError, SourceError, DestinationError, StateError, ClusterError, SettingsError
         Before any work begins, if it cannot be done.
     """
     settings = Settings.from_environ()

@@ -22,7 +22,7 @@ class Settings:
     redis_url : str or None
         ``REDIS_URL``; None for the embedded Valkey.
     cluster : str or None
-        ``PIPELINE_CLUSTER``: a scheduler's address; None for a local cluster.
+        ``PIPELINE_CLUSTER``: a scheduler's address, a scheduler file or a settings file; None for a local cluster.
     allow_private : bool
         ``PIPELINE_ALLOW_PRIVATE``: whether sources may be on addresses that are not public.
     data_dir : Path

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -112,6 +112,15 @@ def list_models(registry: Path | None = None) -> list[ModelCard]:
         if any(card.name == shipped.name for shipped in _SHIPPED):
             raise ModelError(f"{str(registry)!r} registers {card.name!r}, a name of the package; choose another one")
     return [*_SHIPPED, *registered]
+
+
+def on_this_machine(card: ModelCard) -> ModelCard:
+    """Return the card of a model, of a shipped one with the file of this installation: another machine's is elsewhere.
+
+    Its hash stays as it was, so that a file which differs is refused.
+    """
+    own = next((shipped for shipped in _SHIPPED if shipped.name == card.name), card)
+    return replace(card, url=own.url)
 
 
 def find_model(name: str, registry: Path | None = None) -> ModelCard:

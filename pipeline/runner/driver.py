@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import itertools
+import logging
 import queue
 import threading
 import time
@@ -27,12 +28,16 @@ from pipeline.runner.announcer import Announcer
 from pipeline.runner.buffer import OutcomeBuffer
 from pipeline.runner.cluster import count_threads
 from pipeline.runner.core import Batch, RunCore
+from pipeline.runner.equipping import Equipped, WorkerRefused, equipped
 from pipeline.runner.images import Equipment
 from pipeline.runner.ledger import Ledger
+from pipeline.runner.named_cluster import enhance_resources
 from pipeline.runner.reporter import Reporter
 from pipeline.runner.seen import SeenKeys
 from pipeline.runner.tasks import TASKS, EquipWorker, task_key
 from pipeline.state import Lease
+
+log = logging.getLogger(__name__)
 
 FLUSH_INTERVAL_S: Final = 3.0
 
@@ -45,10 +50,6 @@ CANCEL_GRACE_S: Final = 1.5
 # A longer collection is counted beside the run, so that its first images need not wait for its last name.
 PEEK_ITEMS: Final = 2000
 
-# How long the end of a run waits for workers that still load a model, and then for all to drop their Equipment: Dask
-# complains if it is closed in between, but a worker that hangs is not to hold the run.
-EQUIP_PATIENCE_S: Final = 10.0
-
 # A fetch leaves its thread at once, so it goes before all computing: that is what keeps the fetches ahead.
 FETCH_PRIORITY: Final = 10
 
@@ -60,13 +61,6 @@ class TaskEnded:
     batch_number: int
     stage: Stage
     future: Future
-
-
-@dataclass(frozen=True, slots=True)
-class Equipped:
-    """Every worker has the job's Equipment, or cannot have it for the reason given."""
-
-    error: Exception | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +85,7 @@ class LeaseTaken:
     """Another driver has taken the job over."""
 
 
-Event = TaskEnded | Equipped | Counted | CancelRequested | LeaveRequested | LeaseTaken
+Event = TaskEnded | Equipped | WorkerRefused | Counted | CancelRequested | LeaveRequested | LeaseTaken
 
 
 class Driver:
@@ -144,6 +138,8 @@ class Driver:
         self._core: RunCore | None = None
         self._announcer: Announcer | None = None
         self._is_equipped = False
+        self._enhance_resources: Mapping[str, float] = {}
+        self._refused: dict[str, str] = {}
         self._is_leaving = False
         self._latest = before
         self._has_ended = False
@@ -216,7 +212,10 @@ class Driver:
     def _run_on(self, client: Client, reporter: Reporter) -> Progress:
         # Those that are to be run again leave the ledger with this, before it is counted.
         found = iter(self._items)
-        with SeenKeys() as seen, self._equipped(client):
+        if self.job.recipe.enhance:
+            self._enhance_resources = enhance_resources(client)
+        plugin = EquipWorker(self.job, self._card, self._storage_options, self._equipment_type, self._enhance_resources)
+        with SeenKeys() as seen, equipped(client, plugin, self._events.put):
             before = self._ledger.tally(self._before, seen)
             core = self._core = RunCore(self.job.recipe.stages, count_threads(client), before, time.monotonic())
             items = (item for item in found if seen.add(item.key))
@@ -232,6 +231,7 @@ class Driver:
             finally:
                 # Whatever ended it: what was stored is not to be done again.
                 self._buffer.flush(time.monotonic())
+                self._futures.clear()
 
     def _loop(self, core: RunCore, client: Client, items: Iterator[Item], reporter: Reporter) -> Progress:
         flushed_at = reported_at = time.monotonic()
@@ -277,6 +277,7 @@ class Driver:
                 upstream,
                 key=task_key(stage, self.job.id, self._run_id, batch.number),
                 priority=FETCH_PRIORITY if stage == "fetch" else 0,
+                resources=dict(self._enhance_resources) if stage == "enhance" else None,
                 pure=False,
             )
             future.add_done_callback(lambda done, stage=stage: self._events.put(TaskEnded(batch.number, stage, done)))
@@ -313,6 +314,8 @@ class Driver:
                     ) from error
                 case Equipped(Exception() as error):
                     raise error
+                case WorkerRefused(worker, reason):
+                    self._refused[worker] = reason
                 # At the end of the collection the total is known better: a count does not see what is listed twice.
                 case Counted(total) if not core.is_exhausted:
                     core.total = total
@@ -322,6 +325,8 @@ class Driver:
                     core.is_cancelled = self._is_leaving = True
                 case LeaseTaken():
                     raise LeaseLostError(f"another driver has taken job {self.job.id!r} over")
+        if self._is_equipped and self._refused:
+            self._retire_refused(client)
         # Even of nothing, a gathering waits for the loop's next turn.
         for number, outcomes in client.gather(stored, errors="skip").items() if stored else ():
             if outcomes is None:
@@ -344,38 +349,14 @@ class Driver:
             error = WorkerLostError(f"a worker process died while it was in {stage}")
         self._buffer.add(core.lose_batch(number, stage, error, time.time()))
 
-    @contextlib.contextmanager
-    def _equipped(self, client: Client) -> Iterator[None]:
-        """Have every worker make the job's Equipment before its first task, and drop it at the end.
-
-        An event says when they have: a worker that hangs while it loads a model cannot hold a run that is cancelled.
-        """
-        plugin = EquipWorker(self.job, self._card, self._storage_options, self._equipment_type)
-
-        def equip() -> None:
-            error: Exception | None = None
-            try:
-                client.register_plugin(plugin)
-            except Exception as caught:  # noqa: BLE001 - raised again, in the driver's thread
-                error = caught
-            self._events.put(Equipped(error))
-
-        def unequip() -> None:
-            # A scheduler that is gone has no plugins either.
-            with contextlib.suppress(OSError):
-                if client.status == "running":
-                    client.unregister_worker_plugin(plugin.name)
-
-        equipping = threading.Thread(target=equip, name="pipeline-equip", daemon=True)
-        unequipping = threading.Thread(target=unequip, name="pipeline-unequip", daemon=True)
-        equipping.start()
-        try:
-            yield
-        finally:
-            self._futures.clear()
-            equipping.join(EQUIP_PATIENCE_S)
-            unequipping.start()
-            unequipping.join(EQUIP_PATIENCE_S)
+    def _retire_refused(self, client: Client) -> None:
+        """Send workers away that have joined in mid-run and cannot do the work: the others go on."""
+        refused, self._refused = self._refused, {}
+        if not client.nthreads().keys() - refused.keys():
+            raise ClusterError(next(iter(refused.values())))
+        for reason in refused.values():
+            log.warning("job %s goes on without a worker: %s", self.job.id, reason)
+        client.retire_workers(list(refused))
 
     def _show(self, progress: Progress, reporter: Reporter | None = None) -> None:
         with self._changed:

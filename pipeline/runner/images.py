@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
 
-from pipeline.catalogue import EnhancementModel, ModelCard, load_model
+from pipeline.catalogue import EnhancementModel, ModelCard, load_model, on_this_machine
 from pipeline.domain import Failure, Item, Job, Outcome, Stage
 from pipeline.errors import RowError
 from pipeline.stages.enhance import enhance_image
@@ -83,7 +83,7 @@ class Trial:
 @functools.lru_cache(maxsize=4)
 def shared_model(card: ModelCard, threads: int) -> EnhancementModel:
     """Load a model once a worker, rather than once a job."""
-    return load_model(card, threads)
+    return load_model(on_this_machine(card), threads)
 
 
 class Equipment:
@@ -97,7 +97,7 @@ class Equipment:
     storage_options : mapping, optional
         As in fsspec, for the source and the destination.
     threads : int
-        How many images are handled at once.
+        How many images are enhanced at once; 0 on a worker that enhances none, and needs no model.
 
     Raises
     ------
@@ -115,7 +115,8 @@ class Equipment:
         self.job = job
         self.storage_options = storage_options
         self.fetcher = Fetcher(job.fetch, storage_options)
-        self.model: EnhancementModel | None = shared_model(card, threads) if card else None
+        self.card = card
+        self.model: EnhancementModel | None = shared_model(card, threads) if card and threads else None
 
     async def fetch(self, item: Item) -> Carried:
         """Ask for the bytes of `item`."""
@@ -140,7 +141,7 @@ class Equipment:
         picture = None
         with Trial("resize", carried.item) as trial:
             assert isinstance(carried.payload, bytes)
-            scale = self.model.scale if self.model else 1
+            scale = self.card.scale if self.card else 1
             picture = resize_image(carried.payload, self.job.recipe, model_scale=scale)
         return trial.conclude(carried, picture)
 
@@ -187,7 +188,7 @@ class Equipment:
             attempts=carried.attempts,
             seconds=carried.seconds,
             failure=carried.failure,
-            model=self.model.label if self.model else "",
+            model=self.card.label if self.card else "",
             finished_at=time.time(),
         )
 

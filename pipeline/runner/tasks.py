@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from distributed import Worker, WorkerPlugin, get_worker, secede
+from distributed import Reschedule, Worker, WorkerPlugin, get_worker, secede
+from distributed.protocol import pickle
 from fsspec.asyn import get_loop
 
 from pipeline.catalogue import ModelCard
 from pipeline.domain import Item, Job, Outcome, Stage
-from pipeline.errors import PipelineError
+from pipeline.errors import ClusterError, ModelError, PipelineError
+from pipeline.runner.cluster_settings import has_resources
 from pipeline.runner.images import Carried, Equipment, shared_model
+from pipeline.version import __version__
 
 
 class EquipWorker(WorkerPlugin):  # type: ignore[misc]  # Dask ships no types
@@ -25,6 +29,8 @@ class EquipWorker(WorkerPlugin):  # type: ignore[misc]  # Dask ships no types
 
     The tasks find it by the job's id, so that neither the Recipe nor a credential travels with every task. A run that
     resumes the job replaces what a killed one may have left.
+
+    A worker that cannot have it says why, to its log and to the driver that has subscribed to `topic`.
     """
 
     def __init__(
@@ -33,19 +39,40 @@ class EquipWorker(WorkerPlugin):  # type: ignore[misc]  # Dask ships no types
         card: ModelCard | None = None,
         storage_options: Mapping[str, Any] | None = None,
         equipment_type: type[Equipment] = Equipment,
+        enhance_resources: Mapping[str, float] | None = None,
     ) -> None:
         self.name = _plugin_name(job.id)
-        self.job = job
-        self.card = card
-        self.storage_options = storage_options
-        self.equipment_type = equipment_type
+        self.topic = f"{self.name}-{uuid.uuid4().hex[:12]}"
+        self.version = __version__
+        self.enhance_resources = dict(enhance_resources or {})
+        # Another version of the package may not even be able to read this: the versions are compared first.
+        self._pickled = pickle.dumps((job, card, storage_options, equipment_type))
         self.equipment: Equipment | None = None
 
     async def setup(self, worker: Worker) -> None:
-        """Load the model and open the session, before the worker's first task."""
-        self.equipment = await asyncio.to_thread(
-            self.equipment_type, self.job, self.card, self.storage_options, worker.state.nthreads
-        )
+        """Load the model and open the session, before the worker's first task.
+
+        Raises
+        ------
+        ClusterError
+            If the worker has another version of the package, or not the same model.
+        """
+        try:
+            require_same_version(worker.address, __version__, self.version)
+            self.equipment = await asyncio.to_thread(self._make_equipment, worker)
+        except Exception as error:
+            worker.log_event(self.topic, {"worker": worker.address, "reason": str(error) or type(error).__name__})
+            raise
+
+    def _make_equipment(self, worker: Worker) -> Equipment:
+        job, card, storage_options, equipment_type = pickle.loads(self._pickled)
+        enhances = has_resources(worker.state.total_resources, self.enhance_resources)
+        try:
+            made: Equipment = equipment_type(job, card, storage_options, worker.state.nthreads if enhances else 0)
+        except ModelError as error:
+            # The driver has tried it before: this worker differs.
+            raise ClusterError(f"worker {worker.address} cannot use the model: {error}") from error
+        return made
 
     async def teardown(self, worker: Worker) -> None:
         """Close the session; of a run that was cancelled while this worker was still loading, there is none yet."""
@@ -119,8 +146,18 @@ def _advance(step: Callable[[Carried], Carried], batch: Sequence[Carried]) -> li
 
 def _equipment(job_id: str) -> Equipment:
     plugin: EquipWorker = get_worker().plugins[_plugin_name(job_id)]
-    assert plugin.equipment is not None
+    if plugin.equipment is None:
+        # It has joined in mid-run and cannot do the work: others have to, until the driver sends it away.
+        raise Reschedule
     return plugin.equipment
+
+
+def require_same_version(worker: str, its_version: str, our_version: str) -> None:
+    """Raise ClusterError if a worker has another version of the package than the driver."""
+    if its_version != our_version:
+        raise ClusterError(
+            f"worker {worker} has image-pipeline {its_version}, this is {our_version}; install the same version there"
+        )
 
 
 def _plugin_name(job_id: str) -> str:

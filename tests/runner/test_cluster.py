@@ -12,10 +12,11 @@ from distributed import Client
 import pipeline
 from pipeline.domain import Recipe
 from pipeline.errors import ClusterError
-from pipeline.runner.cluster import WORKER_ENVIRONMENT, check_scheduler, count_threads, open_client
+from pipeline.runner.cluster import check_scheduler, count_threads, open_client
 from pipeline.runner.driver import Driver
 from pipeline.runner.images import Carried, Equipment
 from pipeline.runner.ledger import Ledger
+from pipeline.runner.starting import WORKER_ENVIRONMENT
 from pipeline.sources import open_collection
 from pipeline.state import connect
 

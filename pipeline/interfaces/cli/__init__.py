@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Sequence
 from typing import Final
 
 from pipeline.interfaces.cli import exits
@@ -14,15 +15,15 @@ __all__ = ["main"]
 _INTERRUPTS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
-def main() -> None:
-    """Run the command line and exit with its code."""
+def main(arguments: Sequence[str] | None = None, name: str | None = None) -> None:
+    """Run a command line, that of this process if none is given, and exit with its code."""
     for number in _INTERRUPTS:
         signal.signal(number, _interrupt)
     try:
         # Takes half a second, in which Ctrl-C is to be as quiet as later.
         from pipeline.interfaces.cli.app import run_app
 
-        code = run_app(sys.argv[1:])
+        code = run_app(sys.argv[1:] if arguments is None else arguments, name)
     except KeyboardInterrupt:
         code = exits.INTERRUPTED
     sys.exit(code)

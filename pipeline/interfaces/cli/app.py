@@ -31,10 +31,10 @@ for panel, commands in {
         app.command(rich_help_panel=panel)(command)
 
 
-def run_app(arguments: Sequence[str]) -> int:
-    """Run one command line; return its exit code."""
+def run_app(arguments: Sequence[str], name: str | None = None) -> int:
+    """Run one command line; return its exit code. Its help calls the program `name`, or as it was called."""
     try:
-        return app(arguments, standalone_mode=False) or exits.OK
+        return app(arguments, prog_name=name, standalone_mode=False) or exits.OK
     except typer.TyperException as error:
         context: typer.Context | None = getattr(error, "ctx", None)
         hint = f"; see `{context.command_path} --help`" if context else ""

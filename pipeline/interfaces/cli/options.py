@@ -54,7 +54,12 @@ JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id; `pipeli
 AsJson = Annotated[bool, typer.Option("--json", help="JSON lines on standard output, and nothing else there.")]
 ClusterOption = Annotated[
     str | None,
-    typer.Option("--cluster", metavar="ADDRESS", envvar="PIPELINE_CLUSTER", help="A Dask scheduler; else a local one."),
+    typer.Option(
+        "--cluster",
+        metavar="ADDRESS|FILE",
+        envvar="PIPELINE_CLUSTER",
+        help="A Dask scheduler, its file (.json), or settings (.toml) that name a cluster; else a local one.",
+    ),
 ]
 
 
