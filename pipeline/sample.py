@@ -18,6 +18,7 @@ from fsspec.asyn import get_loop, sync
 from PIL import Image, ImageChops, ImageOps
 
 from pipeline.display.compare import render_comparison
+from pipeline.display.templating import render
 from pipeline.display.wording import format_bytes, format_seconds
 from pipeline.domain import FetchPolicy, Item, Job, ManifestColumns, Outcome, Recipe
 from pipeline.errors import StageError, error_named
@@ -48,9 +49,9 @@ ADVICE: Final[Mapping[str, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Plan:
-    """What a run would take, judged by a sample.
+    """What a run would take, judged by a sample; a notebook shows it with a bar for each stage.
 
     Attributes
     ----------
@@ -85,6 +86,13 @@ class Plan:
     eta_seconds: float
     bottleneck: str
     advice: str
+
+    def __repr__(self) -> str:
+        takes = f"about {format_seconds(self.eta_seconds)} at {self.images_per_second:,.1f} images/s"
+        return f"<Plan {self.total:,} images, {takes} on {self.threads} cores, bottleneck {self.bottleneck}>"
+
+    def _repr_html_(self) -> str:
+        return render("plan.html", plan=self, slowest_s=max(self.seconds_by_stage.values()) or 1.0)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
