@@ -20,8 +20,9 @@ from nbformat import NotebookNode
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
-# A busy machine is slow; each test has this long in all.
-CELL_TIMEOUT_S = 170
+# Each takes half a minute of two cores that have nothing else to do.
+CELL_TIMEOUT_S = 280
+pytestmark = pytest.mark.timeout(300)
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -137,7 +138,7 @@ def test_the_first_run_as_in_jupyterlab(workplace: Path) -> None:
     assert stopped
     assert int(stopped[1]) < 38
     assert "completed: 38 of 38 done" in executed.text("large.resume()")
-    assert "completed" in executed.text("-m pipeline status")
+    assert "completed" in executed.text("subprocess.run(command")
     assert "<svg" in (workplace / "demo" / "report.html").read_text("utf-8")
 
 
@@ -161,7 +162,7 @@ def test_large_collections(workplace: Path) -> None:
     failed = executed.text("job.failures()")
     assert "completed: 29 stored, 1 failed" in failed
     assert "HashError" in failed
-    assert "P-00000.webp" in executed.text("ledger[[")
+    assert "P-00000.webp" in executed.text("ledger.sort_values")
     assert "completed: 30 done" in executed.text("again.wait()")
     assert "written again: False" in executed.text("again.wait()")
 
