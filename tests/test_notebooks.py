@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 # Each takes half a minute of two cores that have nothing else to do.
-CELL_TIMEOUT_S = 280
-pytestmark = pytest.mark.timeout(300)
+CELL_TIMEOUT_S = 480
+pytestmark = pytest.mark.timeout(500)
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
