@@ -16,7 +16,7 @@ from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
     # Imported on use: Jupyter starts without it.
-    from pipeline.interfaces.jupyter.extension import DeskOnDemand
+    from pipeline.interfaces.jupyter.on_demand import DeskOnDemand
     from pipeline.interfaces.server.conversation import Conversation
 
 # What an operator's authorizer may allow or forbid to a user.

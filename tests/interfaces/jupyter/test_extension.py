@@ -16,7 +16,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from pipeline.domain import Job, Recipe
 from pipeline.errors import StateError
-from pipeline.interfaces.jupyter.extension import DeskOnDemand
+from pipeline.interfaces.jupyter.on_demand import DeskOnDemand
 from pipeline.state import connect as connect_state
 from tests.fixtures.jupyter import JupyterServer, running_jupyter
 from tests.fixtures.photographs import make_photograph
