@@ -11,7 +11,8 @@ from typing import Any, Final
 from rich.console import Console
 
 from pipeline.display.templating import find_template
-from pipeline.display.text import is_starting, name_collection, render_bars, short, time_left
+from pipeline.display.text import name_collection, render_bars, short
+from pipeline.display.wording import has_eta, is_starting
 from pipeline.domain import Job, Progress
 from pipeline.runner.failures import FailureGroup
 from pipeline.urls import redact
@@ -50,7 +51,7 @@ def render_tally(done: int, total: int | None, failed: int) -> str:
 
 def render_speed(progress: Progress) -> str:
     """Render how fast it goes and how long it will take."""
-    return render_part("speed", progress, is_starting(progress), bool(time_left(progress)))
+    return render_part("speed", progress, is_starting(progress), has_eta(progress))
 
 
 def render_failures(groups: Sequence[FailureGroup]) -> str:
@@ -76,7 +77,7 @@ def render_snapshot(
         name_collection(job),
         _destination(job),
         is_starting(progress),
-        bool(time_left(progress)),
+        has_eta(progress),
         groups,
         pictures,
         mark_of(job),

@@ -16,15 +16,13 @@ from rich.text import Text
 
 from pipeline.display.frontend import is_notebook
 from pipeline.display.style import COLOUR_BY_STAGE
-from pipeline.display.wording import format_bytes, format_seconds
+from pipeline.display.wording import format_bytes, format_seconds, has_eta, is_starting
 from pipeline.domain import Job, Progress
 from pipeline.urls import redact
 
 # A log gets a line at most this often, and one whenever the status changes.
 LINE_INTERVAL_S: Final = 5.0
 JSON_INTERVAL_S: Final = 1.0
-
-_ETA_FROM_S: Final = 2.0
 
 STARTING: Final = "starting the workers …"
 
@@ -171,7 +169,7 @@ def describe(progress: Progress) -> str:
         parts.append(f"{progress.failed:,} failed")
     if progress.images_per_second:
         parts.append(f"{progress.images_per_second:,.1f} images/s")
-    return ", ".join([*parts, *time_left(progress)])
+    return ", ".join([*parts, *_time_left(progress)])
 
 
 def count_done(progress: Progress) -> str:
@@ -221,16 +219,9 @@ def _total(progress: Progress) -> str:
     return "?" if progress.total is None else f"{progress.total:,}"
 
 
-def is_starting(progress: Progress) -> bool:
-    """Whether a job's workers are still starting."""
-    return progress.status == "processing" and not (progress.seconds or progress.done)
-
-
-def time_left(progress: Progress) -> list[str]:
-    """Say how long it will take, if that is known; the first moments would promise hours."""
-    if progress.eta_seconds is None or progress.seconds < _ETA_FROM_S:
-        return []
-    return [f"{format_seconds(progress.eta_seconds)} left"]
+def _time_left(progress: Progress) -> list[str]:
+    """Say how long it will take, if that is known."""
+    return [f"{format_seconds(progress.eta_seconds or 0.0)} left"] if has_eta(progress) else []
 
 
 def _speed(progress: Progress) -> Text:
@@ -239,6 +230,6 @@ def _speed(progress: Progress) -> Text:
     speed = Text("  ")
     speed.append(f"{progress.images_per_second:,.1f} images/s", style="bold")
     speed.append(f"  {format_seconds(progress.seconds)}", style="dim")
-    for left in time_left(progress):
+    for left in _time_left(progress):
         speed.append(f"  {left}", style="dim")
     return speed.append(f"  {format_bytes(progress.bytes_in)} in, {format_bytes(progress.bytes_out)} out", style="dim")

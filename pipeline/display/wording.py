@@ -1,6 +1,23 @@
-"""Numbers as people read them, the same in every interface."""
+"""Numbers as people read them, and when they mean something: the same in every interface."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pipeline.domain import Progress
+
+_ETA_FROM_S: Final = 2.0
+
+
+def is_starting(progress: Progress) -> bool:
+    """Whether a job's workers are still starting."""
+    return progress.status == "processing" and not (progress.seconds or progress.done)
+
+
+def has_eta(progress: Progress) -> bool:
+    """Whether it is known how long a job will take; the first moments would promise hours."""
+    return progress.eta_seconds is not None and progress.seconds >= _ETA_FROM_S and not progress.is_finished
 
 
 def format_seconds(seconds: float) -> str:

@@ -92,6 +92,7 @@ class Lab:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_the_first_notebook_runs_cancels_resumes_and_stays_readable(jupyter_server: JupyterServer, page: Page) -> None:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     for cell in notebook.cells:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pipeline.display.style import COLOUR_BY_STAGE
-from pipeline.display.wording import format_bytes, format_seconds
+from pipeline.display.wording import format_bytes, format_seconds, has_eta, is_starting
 from pipeline.domain import STAGES, Progress
 from pipeline.errors import remedy_for
 from pipeline.interfaces.dashboard.board import Run
@@ -15,9 +15,6 @@ from pipeline.interfaces.dashboard.queue import StageTasks, count_batches
 
 # Lines of the chart; none is a stage's colour, since a line is a job.
 COLOURS_OF_RUNS: Final = ("#0e7490", "#c2410c", "#a21caf", "#4d7c0f", "#475569")
-
-# The first moments would promise hours.
-ETA_FROM_S: Final = 2.0
 
 REMEDY_IF_UNKNOWN: Final = "See the messages with `pipeline failures`."
 
@@ -114,15 +111,15 @@ def _note(progress: Progress) -> str:
         return f"What is stored stays. Go on with: pipeline resume {progress.job_id}"
     if progress.status == "failed":
         return f"{progress.error or 'The job failed'}. Why: pipeline status {progress.job_id}"
-    if progress.status == "processing" and not (progress.seconds or progress.done):
+    if is_starting(progress):
         return "The workers start …"
     return ""
 
 
 def _facts(progress: Progress) -> list[tuple[str, str]]:
     facts = [("images/s", f"{progress.images_per_second:,.1f}"), ("elapsed", format_seconds(progress.seconds))]
-    if progress.eta_seconds is not None and progress.seconds >= ETA_FROM_S and not progress.is_finished:
-        facts.append(("left", format_seconds(progress.eta_seconds)))
+    if has_eta(progress):
+        facts.append(("left", format_seconds(progress.eta_seconds or 0.0)))
     facts += [
         (name, f"{count:,}") for name, count in (("skipped", progress.skipped), ("failed", progress.failed)) if count
     ]
