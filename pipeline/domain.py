@@ -17,8 +17,10 @@ STAGES: Final[tuple[Stage, ...]] = ("fetch", "resize", "enhance", "store")
 
 Fit = Literal["inside", "cover", "contain", "fill"]
 Format = Literal["jpeg", "webp", "avif", "png", "same"]
+Output = Literal["files", "webdataset"]
 FITS: Final[tuple[Fit, ...]] = ("inside", "cover", "contain", "fill")
 FORMATS: Final[tuple[Format, ...]] = ("jpeg", "webp", "avif", "png", "same")
+OUTPUTS: Final[tuple[Output, ...]] = ("files", "webdataset")
 
 # WebP cannot be larger than this on a side; the other formats can.
 MAX_SIDE: Final = 16383
@@ -231,6 +233,8 @@ class Job:
     fetch : FetchPolicy
     url_column, key_column, hash_column, carry_columns
         The manifest's columns, see `ManifestColumns`.
+    output : {"files", "webdataset"}
+        Whether each image is a file, or many are in each of a few shards, tar files that WebDataset reads.
     """
 
     id: str
@@ -242,6 +246,7 @@ class Job:
     key_column: str | None = None
     hash_column: str | None = None
     carry_columns: Sequence[str] = ()
+    output: Output = "files"
 
     def __post_init__(self) -> None:
         for name in ("collection", "destination", "url_column"):
@@ -249,6 +254,7 @@ class Job:
         for name in ("key_column", "hash_column"):
             if getattr(self, name) is not None:
                 _require_text(name, getattr(self, name))
+        _require_one_of("output", self.output, OUTPUTS)
         carry = self.carry_columns
         if isinstance(carry, str) or len({*carry}) < len(carry) or not all(isinstance(name, str) for name in carry):
             raise RecipeError(f"carry_columns is {show_value(carry)}; allowed are the names of columns, each once")
@@ -320,7 +326,7 @@ class Outcome:
     item : Item
     status : {"stored", "skipped", "failed"}
     output : str
-        The stored image's path or URL; empty unless stored.
+        The stored image's path or URL, ``tar://MEMBER::SHARD`` if it is in a shard; empty unless stored.
     width, height, channels : int
         The stored image's size in pixels and its channels, alpha included; 0 unless stored.
     bytes_in, bytes_out : int

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.catalogue import ModelCard, list_models
 from pipeline.display.job_list import JobList
-from pipeline.domain import FetchPolicy, Job, Recipe
+from pipeline.domain import FetchPolicy, Job, Output, Recipe
 from pipeline.errors import DestinationError, LedgerError
 from pipeline.job import JobHandle, choose_cluster, choose_model, find_active, with_dask_report
 from pipeline.settings import Settings
@@ -45,6 +45,7 @@ def run(
     destination: Place,
     recipe: Recipe | None = None,
     *,
+    output: Output = "files",
     job_id: str | None = None,
     client: Client | None = None,
     cluster: ClusterPlace | None = None,
@@ -74,6 +75,9 @@ def run(
     destination : path or URL
         The folder of the results, ``DESTINATION/KEY.EXT``, and of the ledger.
     recipe : Recipe, optional
+    output : {"files", "webdataset"}
+        With ``webdataset``, the results are in shards, ``DESTINATION/JOB-000000.tar`` and so on: tar files of about 500
+        MB, in which each image has a JSON file beside it.
     job_id : str, optional
         A name of yours; one made of the time if not given.
     client : distributed.Client, optional
@@ -126,7 +130,7 @@ def run(
     )
     place = absolute(collection) if isinstance(collection, str | os.PathLike) else "a list"
     columns = (url_column, key_column, hash_column, carry_columns)
-    job = Job(job_id or new_job_id(), place, absolute(destination), recipe, policy, *columns)
+    job = Job(job_id or new_job_id(), place, absolute(destination), recipe, policy, *columns, output)
     asked = (collection, replace(job, id=job_id or _ANY_ID))
     if active := _find_active(asked):
         active.show()

@@ -42,7 +42,7 @@ def require_place_of_report(path: Path) -> None:
         raise DestinationError(f"cannot write the report {str(path)!r}: it must be a file in a folder that exists")
 
 
-def write_whole(fs: fsspec.AbstractFileSystem, path: str, data: bytes) -> None:
+def write_whole(fs: fsspec.AbstractFileSystem, path: str, data: bytes, *, makes_folder: bool = True) -> None:
     """Write a file such that whoever looks sees all of it or none of it; its folder is made on demand.
 
     What was there before is replaced. If it fails, nothing is left behind; what is raised is the file system's own
@@ -53,10 +53,29 @@ def write_whole(fs: fsspec.AbstractFileSystem, path: str, data: bytes) -> None:
         write(path, data)
     except FileNotFoundError:
         # What an object store misses is the bucket: a misspelt name must not make a new one.
-        if _is_object_store(fs):
+        if not makes_folder or _is_object_store(fs):
             raise
         fs.makedirs(fs._parent(path), exist_ok=True)
         write(path, data)
+
+
+def make_folder(fs: fsspec.AbstractFileSystem, path: str) -> None:
+    """Make a folder, where there are folders: in an object store, a misspelt name must not make a new bucket."""
+    if not _is_object_store(fs):
+        fs.makedirs(path, exist_ok=True)
+
+
+def move_whole(fs: fsspec.AbstractFileSystem, path: str, target: str) -> None:
+    """Give a file another name in the same store, such that whoever looks sees all of it there or none of it.
+
+    An object store copies it by itself; what is there appears when it is whole.
+    """
+    if isinstance(fs, LocalFileSystem):
+        Path(path).replace(target)
+    else:
+        # Not `mv`, which takes brackets in a name for a pattern.
+        fs.cp_file(path, target)
+        fs.rm_file(path)
 
 
 @contextmanager

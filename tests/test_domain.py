@@ -77,7 +77,7 @@ def test_a_recipe_without_a_model_has_no_enhance_stage() -> None:
 @given(recipe=recipes, url_column=st.text(min_size=1), retries=st.integers(0, 100), allow_private=st.booleans())
 def test_a_job_survives_its_json(recipe: Recipe, url_column: str, retries: int, allow_private: bool) -> None:
     policy = FetchPolicy(retries=retries, allow_private=allow_private)
-    job = Job("20261123-1", "photos/", "out/", recipe, policy, url_column, None, "md5", ("id", "caption"))
+    job = Job("20261123-1", "photos/", "out/", recipe, policy, url_column, None, "md5", ("id", "caption"), "webdataset")
     assert Job.from_json(job.to_json()) == job
 
 
@@ -121,11 +121,16 @@ def test_columns_are_carried_once_and_by_name(columns: Any) -> None:
         Job("1", "list.csv", "out/", carry_columns=columns)
 
 
+def test_an_output_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"^output is 'zip'; allowed is files, webdataset$"):
+        Job("1", "list.csv", "out/", output="zip")  # type: ignore[arg-type]
+
+
 def test_a_job_of_an_earlier_release_is_read() -> None:
-    """It names no columns but the URLs'."""
+    """It names no columns but the URLs', and its output is files."""
     job = Job("1", "list.csv", "out/")
     values = json.loads(job.to_json())
-    for name in ("key_column", "hash_column", "carry_columns"):
+    for name in ("key_column", "hash_column", "carry_columns", "output"):
         del values[name]
     assert Job.from_json(json.dumps(values)) == job
 

@@ -12,6 +12,9 @@ from typing import Any, BinaryIO, Final
 import fsspec
 from PIL import Image, ImageOps
 
+from pipeline.stages.sample import split_member_url
+from pipeline.urls import scheme_of
+
 # What is behind a picture that is not opaque.
 BACKDROP: Final = "#ffffff"
 
@@ -46,7 +49,8 @@ def make_pictures(
     Parameters
     ----------
     places : sequence of str
-        Paths, or URLs that fsspec opens.
+        Paths, or URLs that fsspec opens. Images in shards of an object store are left out: to find one, all that is in
+        front of it would be read.
     side_px : int
         The most rows and columns of each.
     storage_options : mapping, optional
@@ -54,8 +58,11 @@ def make_pictures(
     """
 
     def read(place: str) -> str:
+        _, shard = split_member_url(place)
+        if shard and scheme_of(shard) != "file":
+            return ""
         try:
-            with fsspec.open(place, "rb", **(storage_options or {})) as file:
+            with fsspec.open(place, "rb", **({} if shard else storage_options or {})) as file:
                 thumbnail = make_thumbnail(io.BytesIO(file.read()), side_px)
         except (OSError, ValueError, ImportError):
             return ""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from pipeline.domain import Outcome
 from pipeline.errors import LedgerError
-from pipeline.runner.ledger import Ledger
+from pipeline.runner.ledger import Ledger, outcome_row
 
 log = logging.getLogger(__name__)
 
@@ -29,12 +29,27 @@ class OutcomeBuffer:
     def __init__(self, ledger: Ledger, recipe_fingerprint: str) -> None:
         self._ledger = ledger
         self._recipe_fingerprint = recipe_fingerprint
-        self._outcomes: list[Outcome] = []
+        self._rows: list[dict[str, Any]] = []
         self._failing_since_s: float | None = None
 
-    def add(self, outcomes: Sequence[Outcome]) -> None:
-        """Take Outcomes in."""
-        self._outcomes += outcomes
+    def recover(self, now_s: float) -> None:
+        """Bring what earlier runs have left into order, before the ledger is read."""
+
+    def add(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+        """Take the Outcomes of a batch in; return them as the ledger is to have them."""
+        self._rows += [outcome_row(outcome, self._recipe_fingerprint) for outcome in outcomes]
+        return outcomes
+
+    def advance(self, now_s: float, *, is_last: bool) -> bool:
+        """Go on with what is to be done before the Outcomes are flushed; return whether there is nothing to wait for.
+
+        Parameters
+        ----------
+        now_s : float
+        is_last : bool
+            Whether no Outcomes are to come.
+        """
+        return True
 
     def flush(self, now_s: float, *, is_last: bool = False) -> None:
         """Write what is here as one part; if that fails, keep it for the next time.
@@ -44,14 +59,17 @@ class OutcomeBuffer:
         LedgerError
             If it has failed for a minute, or there is no next time.
         """
-        if not self._outcomes:
+        if not self._rows:
             return
         try:
-            self._ledger.append(self._outcomes, self._recipe_fingerprint)
+            self._ledger.append_rows(self._rows)
         except LedgerError as error:
             self._failing_since_s = self._failing_since_s or now_s
             if is_last or now_s - self._failing_since_s > PATIENCE_S:
                 raise
             log.warning("%s; the run goes on, and it is tried again", error)
         else:
-            self._outcomes, self._failing_since_s = [], None
+            self._rows, self._failing_since_s = [], None
+
+    def close(self) -> None:
+        """Remove what only a run that goes on needs; everything has been flushed."""

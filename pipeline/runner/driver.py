@@ -34,6 +34,8 @@ from pipeline.runner.ledger import Ledger
 from pipeline.runner.named_cluster import enhance_resources
 from pipeline.runner.reporter import Reporter
 from pipeline.runner.seen import SeenKeys
+from pipeline.runner.sharded import ShardEquipment
+from pipeline.runner.shards import ShardBuffer
 from pipeline.runner.tasks import TASKS, EquipWorker, task_key
 from pipeline.state import Lease
 
@@ -107,7 +109,8 @@ class Driver:
     storage_options : mapping, optional
         As in fsspec.
     equipment_type : type, optional
-        What the workers handle images with; the benchmark puts empty stages here.
+        What the workers handle images with, if not with what the job's output asks for; the benchmark puts empty
+        stages here.
     """
 
     def __init__(
@@ -119,7 +122,7 @@ class Driver:
         connect: Callable[[], AbstractContextManager[Client]],
         card: ModelCard | None = None,
         storage_options: Mapping[str, Any] | None = None,
-        equipment_type: type[Equipment] = Equipment,
+        equipment_type: type[Equipment] | None = None,
     ) -> None:
         self.job = job
         self._items = items
@@ -128,7 +131,7 @@ class Driver:
         self._connect = connect
         self._card = card
         self._storage_options = storage_options
-        self._equipment_type = equipment_type
+        self._equipment_type = equipment_type or (ShardEquipment if job.output == "webdataset" else Equipment)
         self._ledger = Ledger(job.destination, job.id, storage_options)
         # Tells the tasks of this run from those of an earlier one that the scheduler may still know.
         self._run_id = uuid.uuid4().hex[:12]
@@ -212,10 +215,15 @@ class Driver:
     def _run_on(self, client: Client, reporter: Reporter) -> Progress:
         # Those that are to be run again leave the ledger with this, before it is counted.
         found = iter(self._items)
+        if self.job.output == "webdataset":
+            self._buffer = ShardBuffer(
+                self.job, self._ledger, client, self._run_id, self._confirm_lease, self._storage_options
+            )
         if self.job.recipe.enhance:
             self._enhance_resources = enhance_resources(client)
         plugin = EquipWorker(self.job, self._card, self._storage_options, self._equipment_type, self._enhance_resources)
         with SeenKeys() as seen, equipped(client, plugin, self._events.put):
+            self._buffer.recover(time.monotonic())
             before = self._ledger.tally(self._before, seen)
             core = self._core = RunCore(self.job.recipe.stages, count_threads(client), before, time.monotonic())
             items = (item for item in found if seen.add(item.key))
@@ -236,7 +244,7 @@ class Driver:
     def _loop(self, core: RunCore, client: Client, items: Iterator[Item], reporter: Reporter) -> Progress:
         flushed_at = reported_at = time.monotonic()
         cancelled_at: float | None = None
-        while not core.is_over:
+        while not (self._buffer.advance(time.monotonic(), is_last=core.is_over) and core.is_over):
             if self._is_equipped:
                 self._feed(core, client, items)
             self._handle(core, client, self._next_events())
@@ -245,6 +253,7 @@ class Driver:
                 cancelled_at = cancelled_at or now
                 if now - cancelled_at > CANCEL_GRACE_S:
                     core.drop_in_flight()
+                    self._futures.clear()
             if self._is_equipped and now - reported_at > REPORT_INTERVAL_S:
                 self._show(core.snapshot("processing", now), reporter)
                 reported_at = now
@@ -254,6 +263,7 @@ class Driver:
                 core.threads = count_threads(client)
                 flushed_at = now
         self._buffer.flush(time.monotonic(), is_last=True)
+        self._buffer.close()
         is_incomplete = core.is_cancelled and core.done != core.total
         return core.snapshot("cancelled" if is_incomplete else "completed", time.monotonic())
 
@@ -333,8 +343,7 @@ class Driver:
                 self._handle_loss(core, client, number)
                 continue
             del self._futures[number]
-            core.finish_batch(number, outcomes)
-            self._buffer.add(outcomes)
+            core.finish_batch(number, self._buffer.add(outcomes))
 
     def _handle_loss(self, core: RunCore, client: Client, number: int) -> None:
         futures = self._futures.pop(number)
@@ -357,6 +366,16 @@ class Driver:
         for reason in refused.values():
             log.warning("job %s goes on without a worker: %s", self.job.id, reason)
         client.retire_workers(list(refused))
+
+    def _confirm_lease(self) -> None:
+        """Raise LeaseLostError if another driver has taken the job over; else none will for the next seconds."""
+        try:
+            self._lease.publish(self._latest)
+        except LeaseLostError:
+            raise
+        except StateError as error:
+            # Without Redis, nobody can take it over.
+            log.warning("%s; the run goes on", error, extra={"job_id": self.job.id})
 
     def _show(self, progress: Progress, reporter: Reporter | None = None) -> None:
         with self._changed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
@@ -163,6 +163,10 @@ class Equipment:
                 carried.payload, carried.item.key, self.job.destination, self.job.recipe, self.storage_options
             )
         return trial.conclude(carried, stored)
+
+    def store_batch(self, batch: Sequence[Carried]) -> list[Outcome]:
+        """Encode and write the images of a batch; say what became of every Item."""
+        return [self.conclude(carried if carried.failure else self.store(carried)) for carried in batch]
 
     def finish(self, fetched: Carried) -> Outcome:
         """Take one fetched image through the other stages, here and now."""

@@ -46,6 +46,8 @@ SCHEMA: Final = pa.schema(
     ]
 )
 
+_NAMES: Final = frozenset(SCHEMA.names)
+
 # In front of the name of a manifest's column that would be taken for one of the ledger's.
 _CARRIED: Final = "manifest_"
 
@@ -112,9 +114,12 @@ class Ledger:
 
     def append(self, outcomes: Sequence[Outcome], recipe_fingerprint: str) -> None:
         """Write one part; it is there whole, or not at all."""
-        rows = [outcome_row(outcome, recipe_fingerprint) for outcome in outcomes]
+        self.append_rows([outcome_row(outcome, recipe_fingerprint) for outcome in outcomes])
+
+    def append_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write one part of rows that `outcome_row` has made."""
         # As text, whatever they are: a type that is told by the values would differ from part to part.
-        carried = dict.fromkeys(carried_column(name) for outcome in outcomes for name, _ in outcome.item.extra)
+        carried = dict.fromkeys(name for row in rows for name in row if name not in _NAMES)
         schema = pa.schema([*SCHEMA, *((name, pa.string()) for name in carried)])
         self._write(self._new_part(), pa.Table.from_pylist(rows, schema=schema))
 

@@ -31,6 +31,9 @@ class SeenKeys:
         """Add many keys."""
         self._database.executemany("INSERT OR IGNORE INTO keys VALUES (?)", ((key,) for key in keys))
 
+    def __contains__(self, key: str) -> bool:
+        return self._database.execute("SELECT 1 FROM keys WHERE key = ?", (key,)).fetchone() is not None
+
     def __len__(self) -> int:
         return int(self._database.execute("SELECT count(*) FROM keys").fetchone()[0])
 

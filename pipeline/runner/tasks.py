@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from distributed import Reschedule, Worker, WorkerPlugin, get_worker, secede
 from distributed.protocol import pickle
@@ -21,6 +21,8 @@ from pipeline.domain import Item, Job, Outcome, Stage
 from pipeline.errors import ClusterError, ModelError, PipelineError
 from pipeline.runner.cluster_settings import has_resources
 from pipeline.runner.images import Carried, Equipment, shared_model
+from pipeline.runner.pieces import Piece
+from pipeline.runner.sharded import ShardEquipment
 from pipeline.version import __version__
 
 
@@ -119,8 +121,15 @@ def enhance_batch(job_id: str, batch: Sequence[Carried]) -> list[Carried]:
 
 def store_batch(job_id: str, batch: Sequence[Carried]) -> list[Outcome]:
     """Encode and write the images of a batch; say what became of every Item."""
+    return _equipment(job_id).store_batch(batch)
+
+
+def pack_shard(job_id: str, pieces: Sequence[Piece]) -> str:
+    """Join the pieces of a shard; return its name. It waits for disks and networks, so it leaves its thread."""
     equipment = _equipment(job_id)
-    return [equipment.conclude(carried) for carried in _advance(equipment.store, batch)]
+    assert isinstance(equipment, ShardEquipment)
+    secede()
+    return equipment.folder.pack(pieces)
 
 
 TASKS: Final[Mapping[Stage, Callable[..., Any]]] = {
@@ -131,7 +140,7 @@ TASKS: Final[Mapping[Stage, Callable[..., Any]]] = {
 }
 
 
-def task_key(stage: Stage, job_id: str, run: str, number: int) -> tuple[str, str, int]:
+def task_key(stage: Stage | Literal["pack"], job_id: str, run: str, number: int) -> tuple[str, str, int]:
     """Name a batch's task so that Dask groups it by stage and by job.
 
     Dask takes the words up to the first with a digit as the prefix, so an id that begins with a letter gets a 0.

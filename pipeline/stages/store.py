@@ -12,7 +12,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.domain import Recipe
 from pipeline.errors import StoreError
-from pipeline.stages.codec import encode_image
+from pipeline.stages.codec import Encoded, encode_image
 from pipeline.stages.picture import Picture
 from pipeline.storage import open_folder, storage_errors, write_whole
 from pipeline.urls import redact
@@ -80,6 +80,11 @@ def store_image(
         path = _below(folder, name)
         write_whole(fs, path, encoded.data)
     output = path if isinstance(fs, LocalFileSystem) else _below(destination, name)
+    return describe_stored(picture, encoded, output)
+
+
+def describe_stored(picture: Picture, encoded: Encoded, output: str) -> Stored:
+    """Say what was written of a picture, and where."""
     sha256 = hashlib.sha256(encoded.data).hexdigest()
     image = picture.image
     return Stored(output, image.width, image.height, len(image.getbands()), len(encoded.data), sha256)

@@ -89,7 +89,7 @@ class JobStore:
         Raises
         ------
         JobConflictError
-            If the id belongs to a job of another collection, destination or recipe.
+            If the id belongs to a job of another collection, destination, recipe, output or columns.
         """
         spec = job.to_json()
         found = _pairs(self._script.run("create", job.id, *fields_of_new(job)))
@@ -266,5 +266,6 @@ def _readable(found: Iterable[Mapping[str, str]]) -> Iterator[tuple[Job, Progres
 
 def _conflicting_field(old: Job, new: Job) -> str:
     """Name the first field that makes it another job, or nothing: how images are fetched may change."""
-    names = ("collection", "destination", "recipe", "url_column", "key_column", "hash_column", "carry_columns")
+    columns = ("url_column", "key_column", "hash_column", "carry_columns")
+    names = ("collection", "destination", "recipe", "output", *columns)
     return next((name for name in names if getattr(old, name) != getattr(new, name)), "")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
 import pipeline
+from pipeline.domain import OUTPUTS, Output
 from pipeline.interfaces.cli import exits, follow
 from pipeline.interfaces.cli.options import (
     AllowPrivate,
@@ -50,6 +51,13 @@ def run(
     strength: Strength = None,
     enlarge: Enlarge = None,
     keep_copyright: KeepCopyright = None,
+    output: Annotated[
+        str,
+        typer.Option(
+            metavar="|".join(OUTPUTS),
+            help="A file an image, or tar shards of about 500 MB, for training with WebDataset.",
+        ),
+    ] = "files",
     job_id: Annotated[
         str | None, typer.Option(metavar="ID", help="A name of yours; the same again resumes it.")
     ] = None,
@@ -90,6 +98,7 @@ def run(
         collection,
         destination,
         make_recipe(recipe, options),
+        output=cast(Output, output),
         job_id=job_id,
         cluster=cluster,
         workers=workers,
