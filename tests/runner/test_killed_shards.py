@@ -1,0 +1,143 @@
+"""Shards of runs that are killed: whatever the moment, every image ends in exactly one."""
+
+from __future__ import annotations
+
+import random
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures.photographs import make_photograph
+from tests.fixtures.web import Reply, Web
+from tests.interfaces.commands import Pipeline, Running, ledger_rows
+from tests.runner.shards import assert_each_once, assert_none_twice
+
+IMAGES = 160
+BROKEN = 3
+
+# The command line, but for small shards, and a driver that kills itself before or after one of its steps.
+SCRIPT = """
+import os
+import signal
+import sys
+
+from pipeline.interfaces.cli import main
+from pipeline.runner import shards
+from pipeline.runner.ledger import Ledger
+from pipeline.runner.pieces import PieceFolder
+
+shards.SHARD_BYTES = 40_000
+
+
+def die(owner, name, when, times):
+    step = getattr(owner, name)
+    left = [int(times)]
+
+    def deadly(*arguments, **options):
+        left[0] -= 1
+        if left[0] == 0 and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = step(*arguments, **options)
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(owner, name, deadly)
+
+
+if __name__ == "__main__":
+    owner, name, when, times = sys.argv.pop(1).split(",")
+    if owner:
+        die({"shards": shards, "Ledger": Ledger, "PieceFolder": PieceFolder}[owner], name, when, times)
+    main()
+"""
+
+# In the order of the runs; those that begin with what the run before has left in its folder kill the recovery too.
+MOMENTS = [
+    "shards,move_whole,before,2",
+    "shards,move_whole,after,2",
+    "PieceFolder,pack,after,1",
+    "Ledger,append_rows,before,2",
+    "Ledger,append_rows,after,1",
+    "PieceFolder,remove,after,1",
+    "PieceFolder,clear,after,2",
+]
+UNHARMED = ",,,"
+
+
+class Site:
+    """A web site of which some images are broken, and the runs of one job on it."""
+
+    def __init__(self, web: Web, folder: Path, redis_url: str) -> None:
+        self.out = folder / "out"
+        self.script = folder / "run.py"
+        self.script.write_text(SCRIPT)
+        self.pipeline = Pipeline(folder, {"REDIS_URL": redis_url})
+        self.manifest = folder / "list.csv"
+        bodies = [make_photograph(seed, 96, 72) for seed in range(7)]
+        urls = [
+            web.reply(f"/{number}.jpg", Reply(b"no image" if number < BROKEN else bodies[number % 7], delay_s=0.2))
+            for number in range(IMAGES)
+        ]
+        names = [f"set.{number % 4}/v1.{number}" for number in range(IMAGES)]
+        rows = [f"{url},{name}" for url, name in zip(urls, names, strict=True)]
+        self.manifest.write_text("\n".join(["url,name", *rows]))
+        self.keys = set(names[BROKEN:])
+
+    def arguments(self, moment: str) -> list[object]:
+        recipe = ["--max-width", "64", "--max-height", "64", "--enhance", "none", "--retries", "0", "--workers", "2"]
+        where = ["run", self.manifest, self.out, "--key-column", "name", "--job-id", "nightly", "--allow-private"]
+        return [self.script, moment, *where, "--output", "webdataset", "--json", *recipe]
+
+    def complete(self) -> None:
+        """Run what is left, and look at all."""
+        with self.pipeline.start_python(*self.arguments(UNHARMED)) as running:
+            ended = running.end()
+        assert (ended.code, ended.err) == (1, "")
+        assert (ended.lines[-1]["stored"], ended.lines[-1]["failed"]) == (IMAGES - BROKEN, BROKEN)
+        assert len(ledger_rows(self.out, "nightly")) == IMAGES
+        assert_each_once(self.out, "nightly", self.keys)
+
+
+@pytest.fixture
+def site(web: Web, tmp_path: Path, valkey_url: str) -> Site:
+    return Site(web, tmp_path, valkey_url)
+
+
+def wait_for_end_of_workers(running: Running, site: Site, moment: str) -> None:
+    ended = running.end()
+    assert ended.code == -signal.SIGKILL, f"{moment}: {ended}"
+    assert_none_twice(site.out)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_driver_that_is_killed_at_any_of_its_steps_costs_and_doubles_no_image(site: Site) -> None:
+    """One run after the other dies, each at another step; the last goes on with what they have left."""
+    for moment in MOMENTS:
+        with site.pipeline.start_python(*site.arguments(moment)) as running:
+            wait_for_end_of_workers(running, site, moment)
+    site.complete()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_run_that_is_killed_at_random_moments_costs_and_doubles_no_image(site: Site, seed: int) -> None:
+    chance = random.Random(seed)
+    for _ in range(3):
+        known = len(list(site.out.rglob("*")))
+        with site.pipeline.start_python(*site.arguments(UNHARMED)) as running:
+            # Files come and go while a run goes on: any number of them is another moment.
+            seen = {known}
+            changes = chance.randrange(2, 40)
+
+            def has_changed(seen: set[int] = seen, changes: int = changes) -> bool:
+                seen.add(hash(frozenset(site.out.rglob("*"))))
+                return len(seen) > changes
+
+            running.wait_until(has_changed, f"{changes} changes", 60)
+            running.send(signal.SIGKILL)
+            wait_for_end_of_workers(running, site, "at random")
+    site.complete()
