@@ -51,6 +51,16 @@ def test_the_python_example_runs(workplace: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_shards_of_the_readme_train(workplace: Path) -> None:
+    (line,) = [line for line in block("sh", "pipeline run").splitlines() if "webdataset" in line]
+    done = run([sys.executable, "-m", *shlex.split(line)], workplace)
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+    (workplace / "train.py").write_text(block("python", "import webdataset") + "    print(image.size, about['key'])\n")
+    done = run([sys.executable, "train.py"], workplace)
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 20), done.stderr
+
+
+@pytest.mark.slow
 def test_the_commands_of_the_readme_run(workplace: Path) -> None:
     lines = [line.split("#")[0] for line in block("sh", "pipeline run").splitlines()]
     assert len(lines) >= 8
