@@ -144,7 +144,7 @@ def open_named(spec: ClusterSpec) -> Iterator[PlacedClient]:
                 elif spec.workers is not None:
                     cluster.scale(spec.workers)
         except Exception as error:  # noqa: BLE001 - the class is the user's choice, and so is what it raises
-            message = _without_secrets(f"{type(error).__name__}: {error}", spec.arguments)
+            message = _without_secrets(_tell_cause(error), spec.arguments)
             raise ClusterError(f"cannot start a {spec.class_name}: {message}") from None
         client = stack.enter_context(connect_client(cluster, spec, spec.patience_s))
         yield client
@@ -185,6 +185,13 @@ def enhance_resources(client: Client) -> Mapping[str, float]:
 
 def _given(**arguments: Any) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if value is not None}
+
+
+def _tell_cause(error: BaseException) -> str:
+    """Say what went wrong at first: what Dask raises of it often says no more than that something did."""
+    while cause := error.__cause__ or error.__context__:
+        error = cause
+    return f"{type(error).__name__}: {error}"
 
 
 def _without_secrets(message: str, arguments: Mapping[str, Any]) -> str:
