@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import math
 import os
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pipeline.catalogue import ModelCard, find_model, inspect_model
+from pipeline.choosing import ConnectCluster, choose_cluster, choose_model
 from pipeline.display.frontend import is_notebook
 from pipeline.display.text import open_terminal_view
-from pipeline.domain import Item, Job, Progress, Recipe
-from pipeline.errors import ClusterError, StateError
+from pipeline.domain import Item, Job, Progress
+from pipeline.errors import StateError
+from pipeline.local_run import LocalRun
 from pipeline.settings import Settings
 from pipeline.sources import open_collection
 from pipeline.state import JobStore, Lease
-from pipeline.storage import require_place_of_report
 
 if TYPE_CHECKING:
     # These take a second to import, so they are imported on use.
@@ -32,21 +28,15 @@ if TYPE_CHECKING:
     from pipeline.display.gallery import Gallery
     from pipeline.display.report import Report
     from pipeline.runner.cluster import ClusterPlace
-    from pipeline.runner.driver import Driver
     from pipeline.runner.ledger import Ledger
     from pipeline.runner.tail import LedgerTail
 
-
-# How long a process that ends waits for its run to end.
-LEAVE_PATIENCE_S: Final = 20.0
 
 # How often bars on a terminal look at a run of this process.
 VIEW_INTERVAL_S: Final = 0.1
 
 # The runs of this process, by their ids.
 _active: Final[dict[str, JobHandle]] = {}
-
-ConnectCluster = Callable[[], AbstractContextManager["Client"]]
 
 
 class JobHandle:
@@ -62,10 +52,10 @@ class JobHandle:
         self._store = store
         self._settings = settings
         self.storage_options = storage_options
-        self._driver: Driver | None = None
-        self._thread: threading.Thread | None = None
-        self._on_end: Callable[[], None] = lambda: None
-        self._on_start: list[Callable[[], None]] = []
+        # Called whenever the job is run anew in this process: its `updates` are other ones then.
+        self.on_start: Callable[[], None] = lambda: None
+        self._run: LocalRun | None = None
+        self._connect_cluster: ConnectCluster | None = None
 
     def __repr__(self) -> str:
         progress = self.progress
@@ -89,9 +79,14 @@ class JobHandle:
         try:
             return self._store.progress(self.id)
         except StateError:
-            if self._driver:
-                return self._driver.latest
+            if self._run:
+                return self._run.driver.latest
             raise
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a run of this process works on it, and nobody has asked that to stop."""
+        return self._run is not None and self._run.goes_on
 
     def show(self) -> None:
         """Show the job here, in a notebook: a live widget, with buttons to cancel it and to go on with it.
@@ -103,10 +98,6 @@ class JobHandle:
             from pipeline.display.notebook import show_job
 
             show_job(self)
-
-    def call_on_start(self, callback: Callable[[], None]) -> None:
-        """Have a function called whenever the job is run anew in this process: its `updates` are other ones then."""
-        self._on_start.append(callback)
 
     def _ipython_display_(self) -> None:
         if not is_notebook():
@@ -124,7 +115,7 @@ class JobHandle:
         StateError
             If Redis does not answer, and the job does not run in this process.
         """
-        return self._driver.updates() if self._driver else self._store.updates(self.id)
+        return self._run.driver.updates() if self._run and self._run.is_alive else self._store.updates(self.id)
 
     def wait(self, timeout: float | None = None) -> Progress:
         """Wait until the job has ended; on a terminal, with a bar for each stage.
@@ -141,14 +132,14 @@ class JobHandle:
             Failed images raise nothing: they are counted here, and listed by `failures`.
         """
         with open_terminal_view(self.job) as view:
-            if self._thread:
-                deadline_s = math.inf if timeout is None else time.monotonic() + timeout
-                while self._thread.is_alive() and (left_s := deadline_s - time.monotonic()) > 0:
-                    view.show(self.progress)
-                    self._thread.join(min(VIEW_INTERVAL_S, left_s))
-                view.show(self.progress)
-                return self.progress
+            deadline_s = math.inf if timeout is None else time.monotonic() + timeout
+            while self._run and self._run.is_alive and (left_s := deadline_s - time.monotonic()) > 0:
+                view.show(self._run.driver.latest)
+                self._run.join(min(VIEW_INTERVAL_S, left_s))
             latest = self.progress
+            view.show(latest)
+            if latest.is_finished or (self._run and self._run.is_alive):
+                return latest
             for latest in self._store.updates(self.id, timeout):
                 view.show(latest)
                 if latest.is_finished or latest.status == "stalled":
@@ -157,32 +148,35 @@ class JobHandle:
 
     def cancel(self) -> Progress:
         """Stop the job, wherever it runs; what was stored stays, and the job can be resumed."""
-        if self._driver and self._thread and self._thread.is_alive():
-            self._driver.cancel()
-            return self._driver.latest
+        if self._run and self._run.is_alive:
+            self._run.cancel()
+            return self._run.driver.latest
         return self._store.request_cancel(self.id)
 
     def retry_failed(self, *, client: Client | None = None, cluster: ClusterPlace | None = None) -> Progress:
         """Run the failed images again, here; returns at once.
 
-        Of a job that was not completed, what is left is done too.
+        Of a job that was not completed, what is left is done too; where this process ran it before, if no other
+        place is given.
 
         Raises
         ------
         JobConflictError
             If the job is running.
         """
-        return self.start(choose_cluster(self._settings, client, cluster), only_failed=True)
+        return self.start(self._choose_cluster(client, cluster), only_failed=True)
 
     def resume(self, *, client: Client | None = None, cluster: ClusterPlace | None = None) -> Progress:
         """Do what the ledger does not have yet, here; returns at once.
 
+        Where this process ran it before, if no other place is given.
+
         Raises
         ------
         JobConflictError
             If the job is running.
         """
-        return self.start(choose_cluster(self._settings, client, cluster))
+        return self.start(self._choose_cluster(client, cluster))
 
     def outcomes(self) -> pd.DataFrame:
         """Return the ledger: one row an image that has an Outcome."""
@@ -291,49 +285,48 @@ class JobHandle:
         on_end : callable
             Called in that thread when the run has ended.
         """
-        self._on_end = on_end
-        return self._drive(
-            _Opened(lambda: self._items(bool(redo), was_completed=redo == "completed")), connect_cluster, lease
-        )
+        items = _Opened(lambda: self._items(bool(redo), was_completed=redo == "completed"))
+        return self._drive(items, connect_cluster, lease, on_end)
 
-    def _drive(self, items: Iterable[Item], connect_cluster: ConnectCluster, lease: Lease) -> Progress:
+    def _drive(
+        self,
+        items: Iterable[Item],
+        connect_cluster: ConnectCluster,
+        lease: Lease,
+        on_end: Callable[[], None] = lambda: None,
+    ) -> Progress:
         from pipeline.runner.driver import Driver
 
         card = choose_model(self.job.recipe, self._settings)
         latest = self._store.progress(self.id)
         driver = Driver(self.job, items, lease, latest, connect_cluster, card, self.storage_options)
-        self._driver = driver
-        self._thread = threading.Thread(target=self._run_driver, name=f"pipeline-driver-{self.id}", daemon=True)
-        atexit.register(self._end)
+        run = LocalRun(driver, lambda: self._forget(run, on_end))
+        self._run, self._connect_cluster = run, connect_cluster
         _active[self.id] = self
-        self._thread.start()
-        for callback in self._on_start:
-            callback()
+        run.start()
+        self.on_start()
         return driver.latest
+
+    def _forget(self, run: LocalRun, on_end: Callable[[], None]) -> None:
+        # While its cluster was closing, another run may have gone on with the job.
+        if self._run is run and _active.get(self.id) is self:
+            del _active[self.id]
+        on_end()
+
+    def _choose_cluster(self, client: Client | None, cluster: ClusterPlace | None) -> ConnectCluster:
+        if self._connect_cluster and client is None and cluster is None:
+            return self._connect_cluster
+        return choose_cluster(self._settings, client, cluster)
 
     def join(self, timeout: float | None = None) -> None:
         """Wait for the end of a run of this process, at most `timeout` seconds, and show nothing."""
-        if self._thread:
-            self._thread.join(timeout)
+        if self._run:
+            self._run.join(timeout)
 
     def leave(self) -> None:
         """Stop a run of this process and leave the job to the next queue worker; returns at once."""
-        if self._driver:
-            self._driver.leave()
-
-    def _run_driver(self) -> None:
-        assert self._driver is not None
-        self._driver.run()
-        atexit.unregister(self._end)
-        _active.pop(self.id, None)
-        self._on_end()
-
-    def _end(self) -> None:
-        """End the run before its process ends: cleanly, so that it can be resumed."""
-        assert self._driver is not None
-        assert self._thread is not None
-        self._driver.cancel()
-        self._thread.join(LEAVE_PATIENCE_S)
+        if self._run:
+            self._run.leave()
 
     def _items(self, only_failed: bool, was_completed: bool) -> Iterable[Item]:
         if only_failed:
@@ -371,53 +364,3 @@ class _Opened:
 def find_active(job_id: str) -> JobHandle | None:
     """Return the handle of a job that runs in this process."""
     return _active.get(job_id)
-
-
-def choose_model(recipe: Recipe, settings: Settings) -> ModelCard | None:
-    """Find the Recipe's model, and make sure that it can be used; None if it asks for none.
-
-    Raises
-    ------
-    ModelError
-        If there is no model of that name, or it cannot be used.
-    """
-    return inspect_model(find_model(recipe.enhance, settings.models)) if recipe.enhance else None
-
-
-def with_dask_report(connect_cluster: ConnectCluster, path: Path) -> ConnectCluster:
-    """Have Dask's own performance report of the run written to an HTML file.
-
-    Raises
-    ------
-    DestinationError
-        If it cannot be written there: better now than after a night's run.
-    """
-    from pipeline.runner.dask_report import open_reported
-
-    require_place_of_report(path)
-    return lambda: open_reported(connect_cluster, path)
-
-
-def choose_cluster(
-    settings: Settings,
-    client: Client | None = None,
-    cluster: ClusterPlace | None = None,
-    workers: int | None = None,
-) -> ConnectCluster:
-    """Decide where the tasks run, and make sure that a scheduler which somebody else runs answers.
-
-    Raises
-    ------
-    ClusterError, SettingsError
-        If it does not, or if what names the cluster means nothing.
-    """
-    from pipeline.runner.cluster import check_scheduler, open_client
-
-    if client is not None:
-        if cluster is not None or workers is not None:
-            raise ClusterError("client is given with cluster or workers; allowed is one of client, cluster and workers")
-        return lambda: nullcontext(client)
-    place = cluster or settings.cluster
-    if place is not None:
-        check_scheduler(place)
-    return lambda: open_client(place, workers)

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.catalogue import ModelCard, list_models
+from pipeline.choosing import choose_cluster, choose_model, with_dask_report
 from pipeline.display.job_list import JobList
 from pipeline.domain import FetchPolicy, Job, Output, Recipe
 from pipeline.errors import DestinationError, LedgerError
-from pipeline.job import JobHandle, choose_cluster, choose_model, find_active, with_dask_report
+from pipeline.job import JobHandle, find_active
+from pipeline.local_run import LEAVE_PATIENCE_S
 from pipeline.settings import Settings
 from pipeline.sources import first_item, open_collection
 from pipeline.state import JobStore, connect
@@ -33,8 +35,8 @@ if TYPE_CHECKING:
 
 Place = str | os.PathLike[str]
 
-# What a run was asked to do: its collection, and its job but for an id that was made for it.
-Asked = tuple[Place | Sequence[Place], Job]
+# What a run was asked to do: its collection, its job but for an id that was made for it, and where and how.
+Asked = tuple[Place | Sequence[Place], Job, tuple[Any, ...]]
 
 _ANY_ID: Final = "any"
 _asked_by_id: Final[dict[str, Asked]] = {}
@@ -131,10 +133,13 @@ def run(
     place = absolute(collection) if isinstance(collection, str | os.PathLike) else "a list"
     columns = (url_column, key_column, hash_column, carry_columns)
     job = Job(job_id or new_job_id(), place, absolute(destination), recipe, policy, *columns, output)
-    asked = (collection, replace(job, id=job_id or _ANY_ID))
+    where = (storage_options, client, cluster, workers, dask_report)
+    asked = (collection, replace(job, id=job_id or _ANY_ID), where)
     if active := _find_active(asked):
         active.show()
         return active
+    if job_id and (ending := find_active(job_id)) and not ending.goes_on:
+        ending.join(LEAVE_PATIENCE_S)
     _check_readable(collection, job, storage_options)
     store = _store_of(settings)
     connect_cluster = choose_cluster(settings, client, cluster, workers)
@@ -156,9 +161,9 @@ def _find_active(asked: Asked) -> JobHandle | None:
     for job_id in list(_asked_by_id):
         active = find_active(job_id)
         if active is None:
-            del _asked_by_id[job_id]
+            _asked_by_id.pop(job_id, None)
         # A run that has ended is active for as long as its cluster takes to close.
-        elif _asked_by_id[job_id] == asked and not active.progress.is_finished:
+        elif _asked_by_id.get(job_id) == asked and active.goes_on:
             return active
     return None
 

@@ -17,12 +17,12 @@ from dask.system import CPU_COUNT
 from fsspec.asyn import get_loop, sync
 from PIL import Image, ImageChops, ImageOps
 
+from pipeline.choosing import choose_model
 from pipeline.display.compare import render_comparison
 from pipeline.display.templating import render
 from pipeline.display.wording import format_bytes, format_seconds
 from pipeline.domain import FetchPolicy, Item, Job, ManifestColumns, Outcome, Recipe
 from pipeline.errors import StageError, error_named
-from pipeline.job import choose_model
 from pipeline.runner.images import Carried, Equipment
 from pipeline.settings import Settings
 from pipeline.sources import first_item, open_collection

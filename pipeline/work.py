@@ -11,9 +11,10 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from pipeline.choosing import choose_model
 from pipeline.domain import Recipe
 from pipeline.errors import ClusterError, PipelineError, StateError
-from pipeline.job import JobHandle, choose_model
+from pipeline.job import JobHandle
 from pipeline.settings import Settings
 from pipeline.state import Claim, JobStore, driver_name
 

@@ -316,3 +316,47 @@ def test_a_manifest_names_results_promises_their_bytes_and_has_columns_for_the_l
     job.wait()
     outcomes = job.outcomes().set_index("id")
     assert list(outcomes["error"].sort_index()) == ["", "NotAnImageError", "", "HashError", "RowError"]
+
+
+def test_a_job_that_goes_on_elsewhere_is_followed_there(
+    photographs: Path, tmp_path: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own run has ended here; what another process does is not to be missed."""
+    job = pipeline.run(photographs, tmp_path, SMALL, client=client)
+    job.cancel()
+    assert job.wait().status in {"cancelled", "completed"}
+    elsewhere = pipeline.JobHandle(job.job, job._store, job._settings)
+    elsewhere.resume(client=client)
+    assert job.wait().status == "completed"
+    assert list(job.updates())[-1].stored == 40
+
+
+def test_a_run_that_was_asked_to_stop_is_not_taken_for_the_one_asked_for(
+    web: Web, tmp_path: Path, client: Client
+) -> None:
+    url = web.reply("/slow.jpg", Reply(make_photograph(1), delay_s=25), Reply(make_photograph(1)))
+    first = pipeline.run([url], tmp_path, SMALL, client=client, allow_private=True)
+    web.wait_until_asked("/slow.jpg")
+    assert pipeline.run([url], tmp_path, SMALL, client=client, allow_private=True) is first
+    first.cancel()
+    second = pipeline.run([url], tmp_path, SMALL, client=client, allow_private=True)
+    assert second is not first
+    assert second.wait().stored == 1
+
+
+def test_a_run_with_other_options_is_another_run(photographs: Path, tmp_path: Path, client: Client) -> None:
+    first = pipeline.run(photographs, tmp_path, SMALL, client=client)
+    second = pipeline.run(photographs, tmp_path, SMALL, client=client, storage_options={"auto_mkdir": True})
+    assert second is not first
+    first.wait()
+    second.wait()
+
+
+def test_resume_goes_on_where_the_job_ran(photographs: Path, tmp_path: Path, client: Client) -> None:
+    job = pipeline.run(photographs, tmp_path, SMALL, client=client)
+    job.cancel()
+    job.wait()
+    (tmp_path / "spring").mkdir(exist_ok=True)
+    job.resume()
+    assert job.wait().stored == 40
+    assert client.status == "running"

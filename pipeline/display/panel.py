@@ -11,11 +11,10 @@ from typing import Any, Final
 from rich.console import Console
 
 from pipeline.display.templating import find_template
-from pipeline.display.text import name_collection, render_bars, short
+from pipeline.display.text import name_collection, name_destination, render_bars
 from pipeline.display.wording import has_eta, is_starting
 from pipeline.domain import Job, Progress
 from pipeline.runner.failures import FailureGroup
-from pipeline.urls import redact
 
 # A notebook's output area, in characters.
 _TEXT_WIDTH: Final = 110
@@ -41,7 +40,7 @@ def render_sheet() -> str:
 
 def render_heading(job: Job, progress: Progress) -> str:
     """Render how a job stands, its id, and what goes where."""
-    return render_part("heading", job, progress, name_collection(job), _destination(job))
+    return render_part("heading", job, progress, name_collection(job), name_destination(job))
 
 
 def render_tally(done: int, total: int | None, failed: int) -> str:
@@ -75,7 +74,7 @@ def render_snapshot(
         job,
         progress,
         name_collection(job),
-        _destination(job),
+        name_destination(job),
         is_starting(progress),
         has_eta(progress),
         groups,
@@ -98,7 +97,3 @@ def render_text(job: Job, progress: Progress, groups: Sequence[FailureGroup] = (
                 soft_wrap=True,
             )
     return capture.get().rstrip()
-
-
-def _destination(job: Job) -> str:
-    return redact(short(job.destination))

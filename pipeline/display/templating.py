@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from pipeline.display import style
 from pipeline.display.wording import format_bytes, format_seconds
+from pipeline.urls import redact
 
 
 def render(template: str, **values: Any) -> str:
@@ -30,6 +31,6 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"seconds": format_seconds, "bytes": format_bytes, "count": "{:,}".format}
+    environment.filters |= {"seconds": format_seconds, "bytes": format_bytes, "count": "{:,}".format, "redact": redact}
     environment.globals["colours"] = {**style.COLOUR_BY_STAGE, "failed": style.COLOUR_FAILED}
     return environment

@@ -179,7 +179,13 @@ def count_done(progress: Progress) -> str:
 
 def name_collection(job: Job) -> str:
     """Say what a job's collection is, briefly: a list given in Python or by the demo has no name of its own."""
-    return "a list" if job.collection.startswith(f"{job.destination}/_ledger/") else short(redact(job.collection))
+    kept = f"{job.destination.rstrip('/')}/_ledger/"
+    return "a list" if job.collection.startswith(kept) else short(redact(job.collection))
+
+
+def name_destination(job: Job) -> str:
+    """Say where a job's results go, without a secret that the URL may hold."""
+    return short(redact(job.destination))
 
 
 def short(place: str) -> str:
@@ -211,7 +217,7 @@ def _heading(job: Job, progress: Progress) -> Text:
     return Text.assemble(
         (progress.status, style.get(progress.status, "bold")),
         f"  {job.id}  ",
-        (f"{name_collection(job)} → {short(job.destination)}", "dim"),
+        (f"{name_collection(job)} → {name_destination(job)}", "dim"),
     )
 
 

@@ -12,8 +12,10 @@ from typing import Any, BinaryIO, Final
 import fsspec
 from PIL import Image, ImageOps
 
+from pipeline.errors import DestinationError
 from pipeline.stages.sample import split_member_url
-from pipeline.urls import scheme_of
+from pipeline.storage import storage_errors
+from pipeline.urls import redact, scheme_of
 
 # What is behind a picture that is not opaque.
 BACKDROP: Final = "#ffffff"
@@ -62,9 +64,12 @@ def make_pictures(
         if shard and scheme_of(shard) != "file":
             return ""
         try:
-            with fsspec.open(place, "rb", **({} if shard else storage_options or {})) as file:
+            with (
+                storage_errors(DestinationError, f"cannot read {redact(place)!r}"),
+                fsspec.open(place, "rb", **({} if shard else storage_options or {})) as file,
+            ):
                 thumbnail = make_thumbnail(io.BytesIO(file.read()), side_px)
-        except (OSError, ValueError, ImportError):
+        except DestinationError:
             return ""
         return data_url(thumbnail) if thumbnail else ""
 

@@ -19,7 +19,7 @@ from pipeline.display.frontend import current_cell, publish
 from pipeline.display.style import COLOUR_BY_STAGE
 from pipeline.display.thumbnails import make_pictures
 from pipeline.domain import Job, Progress, Stage
-from pipeline.errors import LedgerError, PipelineError, StateError
+from pipeline.errors import JobNotFoundError, LedgerError, PipelineError, StateError
 from pipeline.runner.tail import Latest, LedgerTail
 
 # More a second would fill the kernel's channel, and nobody could read them.
@@ -27,6 +27,10 @@ PAINT_INTERVAL_S: Final = 0.3
 
 LOOK_INTERVAL_S: Final = 3.0
 STRIP_IMAGES: Final = 8
+
+# Cells that show one job and are kept up to date; older ones have most often been run again.
+MOST_SNAPSHOTS: Final = 3
+
 THUMBNAIL_PX: Final = 144
 
 _WIDGET_VIEW: Final = "application/vnd.jupyter.widget-view+json"
@@ -37,6 +41,12 @@ class Watched(Protocol):
 
     job: Job
     storage_options: Mapping[str, Any] | None
+    # Called whenever the job is run anew in this process.
+    on_start: Callable[[], None]
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a run of this process works on it."""
 
     @property
     def progress(self) -> Progress:
@@ -47,9 +57,6 @@ class Watched(Protocol):
 
     def tail(self, most_outputs: int) -> LedgerTail:
         """Return what follows its ledger."""
-
-    def call_on_start(self, callback: Callable[[], None]) -> None:
-        """Have a function called whenever the job is run anew in this process."""
 
     def cancel(self) -> Progress:
         """Stop it."""
@@ -102,7 +109,8 @@ class JobPanel:
         self._snapshot_ids: list[str] = []
         self._shown_in = ""
         self._follower: _Follower | None = None
-        watched.call_on_start(self.follow_anew)
+        self._published: tuple[Progress, Latest] | None = None
+        watched.on_start = self.follow_anew
         self._paint(self._latest)
 
     def show(self) -> None:
@@ -126,8 +134,13 @@ class JobPanel:
     def follow_anew(self) -> None:
         """Follow the run that has just begun; what followed the one before may not have noticed its end yet."""
         if self._follower:
-            self._follower.is_over.set()
+            self._follower.supersede()
             self.follow()
+
+    def close(self) -> None:
+        """Follow the job no longer."""
+        if self._follower:
+            self._follower.supersede()
 
     def join(self, timeout_s: float) -> bool:
         """Wait until all is shown that the job's end brought; whether it is."""
@@ -135,6 +148,9 @@ class JobPanel:
 
     def _paint(self, progress: Progress) -> None:
         """Show a snapshot of the job; only what has changed is sent."""
+        if progress.status != self._latest.status:
+            # What was said of the status before.
+            self._tell("")
         self._latest = progress
         self.heading.value = panel.render_heading(self.watched.job, progress)
         for stage, bar in self.bars.items():
@@ -156,8 +172,10 @@ class JobPanel:
             self.strip.value = panel.render_strip(self._pictures)
         self._found = found
         self.failures.value = panel.render_failures(found.failures)
-        for display_id in self._snapshot_ids:
-            publish(self._snapshot(), display_id, is_update=True)
+        if self._published != (self._latest, found):
+            self._published = (self._latest, found)
+            for display_id in self._snapshot_ids[-MOST_SNAPSHOTS:]:
+                publish(self._snapshot(), display_id, is_update=True)
 
     def _snapshot(self) -> dict[str, str]:
         return panel.render_snapshot(self.watched.job, self._latest, self._found.failures, self._pictures)
@@ -165,16 +183,16 @@ class JobPanel:
     def _tell(self, message: str) -> None:
         self.note.value = panel.render_part("told", message) if message else ""
 
-    def _act(self, action: Callable[[], object], message: str) -> None:
+    def _act(self, action: Callable[[], Progress], message: str) -> None:
         """Do what a button says, in a thread: the kernel goes on."""
         self.cancel_button.disabled = self.retry_button.disabled = True
         self._tell(message)
         threading.Thread(target=self._do, args=[action], name="pipeline-button", daemon=True).start()
 
-    def _do(self, action: Callable[[], object]) -> None:
+    def _do(self, action: Callable[[], Progress]) -> None:
         try:
-            action()
-            self._tell("")
+            self._paint(action())
+            self.follow()
         except PipelineError as error:
             self._tell(str(error))
         finally:
@@ -192,6 +210,7 @@ class _Follower:
         tell: Callable[[str], None],
     ) -> None:
         self.is_over, self.has_ended = threading.Event(), threading.Event()
+        self._is_superseded = threading.Event()
         self._watched = watched
         self._paint, self._fill, self._tell = paint, fill, tell
         self._tail = watched.tail(STRIP_IMAGES)
@@ -203,41 +222,60 @@ class _Follower:
         for step in (self._hear, self._show, self._look):
             threading.Thread(target=step, name=f"pipeline-widget{step.__name__}", daemon=True).start()
 
+    def supersede(self) -> None:
+        """Show nothing more: another one follows the job from now on."""
+        self._is_superseded.set()
+        self.is_over.set()
+        self._has_news.set()
+
     def _hear(self) -> None:
-        try:
-            for progress in self._watched.updates():
-                if self.is_over.is_set():
-                    break
-                self._latest = progress
-                self._has_news.set()
-        except StateError as error:
-            self._tell(str(error))
-        finally:
-            self.is_over.set()
-            self._has_news.set()
+        while not self.is_over.is_set():
+            try:
+                for progress in self._watched.updates():
+                    if self.is_over.is_set():
+                        break
+                    self._latest = progress
+                    self._has_news.set()
+                self.is_over.set()
+            except JobNotFoundError as error:
+                self._tell(str(error))
+                self.is_over.set()
+            except StateError as error:
+                self._tell(str(error))
+                self.is_over.wait(LOOK_INTERVAL_S)
+        self._has_news.set()
 
     def _show(self) -> None:
         is_over = False
-        while not is_over:
-            self._has_news.wait()
-            self._has_news.clear()
-            # In this order: what came before the end is painted in any case.
-            is_over = self.is_over.is_set()
-            if self._latest:
-                self._paint(self._latest)
-            if not is_over:
-                time.sleep(PAINT_INTERVAL_S)
-        self._is_painted.set()
+        try:
+            while not is_over:
+                self._has_news.wait()
+                self._has_news.clear()
+                # In this order: what came before the end is painted in any case.
+                is_over = self.is_over.is_set()
+                if self._latest and not self._is_superseded.is_set():
+                    self._paint(self._latest)
+                if not is_over:
+                    time.sleep(PAINT_INTERVAL_S)
+        finally:
+            self._is_painted.set()
 
     def _look(self) -> None:
-        is_painted = False
-        while not is_painted:
-            is_painted = self._is_painted.wait(LOOK_INTERVAL_S)
-            try:
-                self._fill(self._tail.read())
-            except LedgerError as error:
-                self._tell(str(error))
-        self.has_ended.set()
+        found, problem, is_painted = Latest(), "", False
+        try:
+            while not is_painted and not self._is_superseded.is_set():
+                is_painted = self._is_painted.wait(LOOK_INTERVAL_S)
+                before = problem
+                try:
+                    found, problem = self._tail.read(), ""
+                except LedgerError as error:
+                    problem = str(error)
+                if not self._is_superseded.is_set():
+                    if problem != before:
+                        self._tell(problem)
+                    self._fill(found)
+        finally:
+            self.has_ended.set()
 
 
 def _make_bar(stage: Stage) -> FloatProgress:

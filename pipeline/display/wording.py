@@ -12,7 +12,7 @@ _ETA_FROM_S: Final = 2.0
 
 def is_starting(progress: Progress) -> bool:
     """Whether a job's workers are still starting."""
-    return progress.status == "processing" and not (progress.seconds or progress.done)
+    return progress.status == "processing" and not progress.seconds
 
 
 def has_eta(progress: Progress) -> bool:

@@ -10,6 +10,9 @@ from pathlib import Path
 
 from distributed import Client, performance_report
 
+from pipeline.errors import DestinationError
+from pipeline.storage import storage_errors
+
 log = logging.getLogger(__name__)
 
 
@@ -21,13 +24,21 @@ def open_reported(connect: Callable[[], AbstractContextManager[Client]], path: P
     """
     with connect() as client, client.as_current():
         recording = performance_report(str(path), mode="inline")
-        recording.__enter__()
+        with _warning_of(path):
+            recording.__enter__()
         try:
             yield client
         finally:
             # A scheduler that is gone has nothing to report.
-            try:
-                if client.status == "running":
+            if client.status == "running":
+                with _warning_of(path):
                     recording.__exit__(None, None, None)
-            except OSError as error:
-                log.warning("cannot write Dask's report %s: %s", path, error)
+
+
+@contextlib.contextmanager
+def _warning_of(path: Path) -> Iterator[None]:
+    try:
+        with storage_errors(DestinationError, f"cannot write Dask's report {str(path)!r}"):
+            yield
+    except DestinationError as error:
+        log.warning("%s", error)

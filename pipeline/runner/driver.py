@@ -394,7 +394,8 @@ class Driver:
     def _snapshot(self, status: JobStatus) -> Progress:
         if self._core:
             return self._core.snapshot(status, time.monotonic())
-        return replace(self._before, status=status, error="")
+        # Its speed was that of an earlier run.
+        return replace(self._before, status=status, error="", seconds=0.0, images_per_second=0.0, eta_seconds=None)
 
     def _count(self) -> None:
         # What makes the collection unreadable, the driver meets itself.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.errors import remedy_for
+from pipeline.urls import redact
 
 if TYPE_CHECKING:
     # Imported on use, since it takes half a second.
@@ -38,5 +39,6 @@ def group_failures(outcomes: pd.DataFrame) -> pd.DataFrame:
     """
     failed = outcomes[outcomes["status"] == "failed"].groupby(["stage", "error"], as_index=False)
     groups = failed.agg(count=("key", "size"), example=("url", "first"), message=("message", "first"))
+    groups["example"] = groups["example"].map(redact)
     groups["remedy"] = groups["error"].map(remedy_for)
     return groups.sort_values("count", ascending=False, ignore_index=True, kind="stable")

@@ -13,6 +13,7 @@ from distributed import Client
 from ipywidgets import HTML
 
 import pipeline
+from pipeline.display import panel as panel_module
 from pipeline.display import widget
 from pipeline.display.widget import JobPanel
 from pipeline.domain import Recipe
@@ -152,3 +153,32 @@ def test_a_job_that_runs_elsewhere_has_the_same_widget(photographs: Path, tmp_pa
     assert panel.join(PATIENCE_S)
     assert panel.bars["store"].value == 40
     assert panel.strip.value.count("<img") == widget.STRIP_IMAGES
+
+
+def test_a_run_that_ended_does_not_paint_over_the_one_that_goes_on(web: Web, tmp_path: Path) -> None:
+    """With a local cluster of its own, a run ends seconds after its status: the next one begins in between."""
+    urls = [web.serve(f"/{number}.jpg", make_photograph(number)) for number in range(3)]
+    urls.append(web.reply("/slow.jpg", Reply(make_photograph(9), delay_s=25), Reply(make_photograph(9))))
+    job = pipeline.run(urls, tmp_path, SMALL, workers=1, allow_private=True)
+    panel = follow(job)
+    web.wait_until_asked("/slow.jpg", 60)
+    statuses: list[str] = []
+    panel.heading.observe(lambda change: statuses.append(text_of(change["new"]).split()[0]), "value")
+    panel.cancel_button.click()
+    wait_until(panel.heading, lambda text: text.startswith("cancelled"))
+    panel.retry_button.click()
+    wait_until(panel.heading, lambda text: text.startswith("completed"))
+    assert panel.join(PATIENCE_S)
+    assert statuses == ["cancelled", "processing", "completed"]
+    job.wait()
+
+
+def test_secrets_of_a_place_are_not_shown(photographs: Path, tmp_path: Path, client: Client) -> None:
+    job = pipeline.run(photographs, tmp_path, SMALL, client=client)
+    job.wait()
+    place = "ftp://user:hunter2@example.org/out"
+    snapshot = panel_module.render_snapshot(
+        replace(job.job, destination=place), job.progress, pictures=[(f"{place}/a.jpg", "data:,")]
+    )
+    assert "example.org/out" in snapshot["text/plain"]
+    assert "hunter2" not in str(snapshot)

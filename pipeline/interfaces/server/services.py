@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any, TypeVar
 
+from pipeline.choosing import choose_model
 from pipeline.domain import FetchPolicy, Job
 from pipeline.errors import DestinationError, JobNotFoundError
 from pipeline.interfaces.server.access import TokenBucket
@@ -24,7 +25,6 @@ from pipeline.interfaces.server.presenting import UPLOADS, Snapshot, job_folder,
 from pipeline.interfaces.server.relay import Relay
 from pipeline.interfaces.server.submission import Submission
 from pipeline.interfaces.server.uploads import UploadReceiver
-from pipeline.job import choose_model
 from pipeline.launch import keep_list, new_job_id
 from pipeline.settings import Settings
 from pipeline.state import JobStore, open_async_redis
