@@ -5,6 +5,7 @@ pytest_plugins = [
     "tests.fixtures.cluster",
     "tests.fixtures.jupyter",
     "tests.fixtures.photographs",
+    "tests.fixtures.s3",
     "tests.fixtures.service",
     "tests.fixtures.valkey",
     "tests.fixtures.web",

@@ -84,7 +84,11 @@ def test_readers_see_all_of_a_file_or_none_and_the_rest_is_hidden(tmp_path: Path
         (PermissionError("Access Denied"), "permission denied"),
         (ValueError("Protocol not known: nosuch"), "Protocol not known: nosuch"),
         (ImportError("Please install gcsfs to access Google Storage"), "Please install gcsfs to access Google Storage"),
-        (NoCredentialsError(), "Unable to locate credentials"),
+        (
+            NoCredentialsError(),
+            "there are no credentials; give storage_options=, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the "
+            "environment",
+        ),
         (OSError("http://me:secret@h/a?sig=secret\nis gone"), "http://h/a?… is gone"),
         (TimeoutError(), "TimeoutError"),
     ],

@@ -18,8 +18,8 @@ from pipeline.stages.fetch import Fetcher, Unfetched
 from pipeline.stages.picture import Picture
 from pipeline.stages.promise import parse_hash, require_hash
 from pipeline.stages.resize import resize_image
-from pipeline.stages.store import Stored, store_image
-from pipeline.urls import redact
+from pipeline.stages.store import Ready, Stored, prepare_image, put_image, store_image
+from pipeline.urls import OBJECT_STORES, redact, scheme_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Carried:
     """One Item between two stages, with what it has become so far."""
 
     item: Item
-    payload: bytes | Picture | Stored | None = None
+    payload: bytes | Picture | Ready | Stored | None = None
     bytes_in: int = 0
     attempts: int = 1
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -69,12 +69,13 @@ class Trial:
         self.failure = Failure.from_error(self.stage, error, subject=redact(self._item.url))
         return True
 
-    def conclude(self, carried: Carried, payload: bytes | Picture | Stored | None, **changes: Any) -> Carried:
+    def conclude(self, carried: Carried, payload: bytes | Picture | Ready | Stored | None, **changes: Any) -> Carried:
         """Return `carried` as this stage leaves it."""
         return replace(
             carried,
             payload=None if self.failure else payload,
-            seconds={**carried.seconds, self.stage: self.seconds},
+            # A stage may take two steps.
+            seconds={**carried.seconds, self.stage: carried.seconds.get(self.stage, 0.0) + self.seconds},
             failure=self.failure,
             **changes,
         )
@@ -164,9 +165,38 @@ class Equipment:
             )
         return trial.conclude(carried, stored)
 
+    @property
+    def puts_together(self) -> bool:
+        """Whether the images of a batch are encoded first and then put together, since a store takes its time."""
+        return self.job.output == "files" and scheme_of(self.job.destination) in OBJECT_STORES
+
     def store_batch(self, batch: Sequence[Carried]) -> list[Outcome]:
         """Encode and write the images of a batch; say what became of every Item."""
         return [self.conclude(carried if carried.failure else self.store(carried)) for carried in batch]
+
+    def encode(self, carried: Carried) -> Carried:
+        """Encode the image, for `put`."""
+        ready = None
+        with Trial("store", carried.item) as trial:
+            assert isinstance(carried.payload, Picture)
+            ready = prepare_image(carried.payload, carried.item.key, self.job.destination, self.job.recipe)
+        return trial.conclude(carried, ready)
+
+    async def put(self, carried: Carried) -> Carried:
+        """Put the encoded image into the object store that the destination is."""
+        stored = None
+        with Trial("store", carried.item) as trial:
+            assert isinstance(carried.payload, Ready)
+            stored = await put_image(carried.payload, self.job.destination, self.storage_options)
+        return trial.conclude(carried, stored)
+
+    async def put_batch(self, batch: Sequence[Carried]) -> list[Outcome]:
+        """Put the encoded images of a batch; say what became of every Item."""
+
+        async def put(carried: Carried) -> Carried:
+            return carried if carried.failure else await self.put(carried)
+
+        return [self.conclude(carried) for carried in await asyncio.gather(*map(put, batch))]
 
     def finish(self, fetched: Carried) -> Outcome:
         """Take one fetched image through the other stages, here and now."""

@@ -121,7 +121,13 @@ def enhance_batch(job_id: str, batch: Sequence[Carried]) -> list[Carried]:
 
 def store_batch(job_id: str, batch: Sequence[Carried]) -> list[Outcome]:
     """Encode and write the images of a batch; say what became of every Item."""
-    return _equipment(job_id).store_batch(batch)
+    equipment = _equipment(job_id)
+    if not equipment.puts_together:
+        return equipment.store_batch(batch)
+    encoded = _advance(equipment.encode, batch)
+    # The core goes on with other batches, however long the store takes to answer.
+    secede()
+    return asyncio.run_coroutine_threadsafe(equipment.put_batch(encoded), get_loop()).result()
 
 
 def pack_shard(job_id: str, pieces: Sequence[Piece]) -> str:

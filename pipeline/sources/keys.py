@@ -59,6 +59,24 @@ def name_files(names: Iterable[str]) -> dict[str, str]:
     return _name_entries({name: posixpath.splitext(name)[0] for name in names}, _is_like_digested)
 
 
+def plain_key(name: str) -> str:
+    """Return the key that a file has by its name, if no other of its directory has it too: see `name_files`."""
+    return clean_component(posixpath.splitext(name)[0])
+
+
+def key_for_file(name: str, *, is_shared: bool) -> str:
+    """Return the key of a file of a directory that is too large for `name_files`; the same that this gives.
+
+    Parameters
+    ----------
+    name : str
+    is_shared : bool
+        Whether another file of the directory has the same `plain_key`, without regard to case.
+    """
+    key = plain_key(name)
+    return _with_digest(posixpath.splitext(name)[0], name) if is_shared or _is_like_digested(key) else key
+
+
 def name_folders(names: Iterable[str]) -> dict[str, str]:
     """Return the keys of the folders of one directory, by name.
 

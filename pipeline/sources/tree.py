@@ -10,7 +10,8 @@ from typing import Final, NamedTuple, Self
 
 from pipeline.domain import Item
 from pipeline.errors import SourceError
-from pipeline.sources.keys import name_files, name_folders
+from pipeline.sources.folder import FileNames
+from pipeline.sources.keys import name_folders
 from pipeline.sources.location import Location, encodable, reading
 from pipeline.sources.pattern import Pattern, split_magic
 from pipeline.sources.suffixes import IMAGE_SUFFIXES, suffix_of
@@ -30,7 +31,8 @@ class Tree:
     """The images below a folder: all of them, or those whose paths match a pattern.
 
     The files of a folder come first, by name, then its folders. Names that begin with a dot, links to folders, the
-    destination and the ledgers are left out. Memory is bounded by the largest directory. A folder within that may not
+    destination and the ledgers are left out. Memory is bounded by the most folders of one: names of files wait on disk
+    where they are many. A folder within that may not
     be listed is one Item whose URL is the folder: it fails when fetched, is counted, and stops nothing else. Objects
     with an empty component in their key (``a//b.jpg``) are not seen, since fsspec lists no such folder.
 
@@ -86,21 +88,24 @@ class Tree:
         while pending:
             folder = pending.pop()
             location = self.root.below(folder.relative)
-            with reading(location.url):
-                try:
-                    files, folders = location.list_folder()
-                except PermissionError:
-                    if not folder.relative:
-                        raise
-                    yield Item(f"{folder.key}unreadable", encodable(location.url))
-                    continue
-            yield from self._items(folder, location, files)
-            pending += reversed([*self._subfolders(folder, folders)])
+            with FileNames() as files:
+                folders: list[str] = []
+                with reading(location.url):
+                    try:
+                        self._read_folder(folder, location, files, folders)
+                    except PermissionError:
+                        if not folder.relative:
+                            raise
+                        yield Item(f"{folder.key}unreadable", encodable(location.url))
+                        continue
+                for name, key in files.named():
+                    yield Item(folder.key + key, encodable(location.below(name).url))
+            pending += reversed([*self._subfolders(folder, sorted(folders))])
 
-    def _items(self, folder: _Folder, location: Location, files: list[str]) -> Iterator[Item]:
-        taken = [name for name in files if self._takes(folder, name)]
-        for name, key in name_files(taken).items():
-            yield Item(folder.key + key, encodable(location.below(name).url))
+    def _read_folder(self, folder: _Folder, location: Location, files: FileNames, folders: list[str]) -> None:
+        for page in location.list_folder():
+            files.extend(name for name, is_folder in page if not is_folder and self._takes(folder, name))
+            folders += (name for name, is_folder in page if is_folder)
 
     def _takes(self, folder: _Folder, name: str) -> bool:
         has_suffix = not self.is_images_only or suffix_of(name) in IMAGE_SUFFIXES

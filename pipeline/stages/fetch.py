@@ -27,6 +27,7 @@ from pipeline.domain import FetchPolicy
 from pipeline.errors import AddressError, FetchError, MissingError, ServerError, TooLargeError
 from pipeline.stages.addresses import HTTP, LOCAL, open_public_socket, require_allowed
 from pipeline.stages.retry import READ_ERRORS, StatusError, backoff_s, explain
+from pipeline.storage import answer_behind, open_folder
 from pipeline.urls import scheme_of
 
 MAX_REDIRECTS: Final = 5
@@ -139,10 +140,11 @@ class Fetcher:
             # The wait for a turn at a busy host is not the server's fault, so it comes before the time-out.
             async with self._gate(parsed.host or ""), asyncio.timeout(self._policy.timeout_s):
                 return await self._read_http(parsed)
-        async with asyncio.timeout(self._policy.timeout_s):
-            if scheme in LOCAL:
+        if scheme in LOCAL:
+            async with asyncio.timeout(self._policy.timeout_s):
                 path = fsspec.core.strip_protocol(url)
                 return await asyncio.to_thread(read_local, path, self._policy.max_bytes)
+        async with self._gate(_bucket_of(url)), asyncio.timeout(self._policy.timeout_s):
             return await self._read_store(url)
 
     def _gate(self, host: str) -> asyncio.Semaphore:
@@ -185,7 +187,8 @@ class Fetcher:
         return self._session
 
     async def _read_store(self, url: str) -> bytes:
-        fs, path = fsspec.core.url_to_fs(url, **self._storage_options)
+        # Asked once, since we ask again ourselves: two backoffs, one in the other, would take the product of both.
+        fs, path = open_folder(url, self._storage_options, attempts=1)
         # One byte more than allowed tells too large, without a request for the size.
         end = self._policy.max_bytes + 1
         try:
@@ -197,11 +200,17 @@ class Fetcher:
                 data = await asyncio.to_thread(fs.cat_file, path, start=0, end=end)
         except OSError as error:
             # S3 finds no such range in an empty object.
-            if "range is not satisfiable" not in str(error):
+            answer = answer_behind(error)
+            if answer is None or answer.status != 416:
                 raise
             return b""
         _require_size(len(data), self._policy.max_bytes)
         return data
+
+
+def _bucket_of(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.partition('/')[0]}"
 
 
 def _parse(url: str) -> URL:

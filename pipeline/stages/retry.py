@@ -11,15 +11,27 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 
 import aiohttp
-from botocore.exceptions import BotoCoreError, NoCredentialsError, PartialCredentialsError  # type: ignore[import-untyped]
+from botocore.exceptions import (  # type: ignore[import-untyped]
+    BotoCoreError,
+    HTTPClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
+from botocore.exceptions import (
+    ConnectionError as StoreConnectionError,
+)
+from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
 
 from pipeline.errors import AccessError, AddressError, FetchError, MissingError, ServerError, TimeoutFetchError
 from pipeline.stages.addresses import NotPublicError
+from pipeline.storage import REFUSALS, StoreAnswer, answer_behind, reason_of
 from pipeline.urls import redact
 
 BACKOFF_BASE_S: Final = 0.2
 BACKOFF_CAP_S: Final = 10.0
 RETRY_AFTER_CAP_S: Final = 60.0
+# S3 says that it is asked too often, not for how long to leave it alone.
+THROTTLED_S: Final = 1.0
 PASSING_STATUSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 _KIND_BY_STATUS: Final = {401: AccessError, 403: AccessError, 404: MissingError, 410: MissingError}
@@ -42,7 +54,16 @@ class StatusError(Exception):
 
 
 # What reading an image may raise; all of it is explained below. Most stores raise an OSError, s3fs not always.
-READ_ERRORS: Final = (aiohttp.ClientError, BotoCoreError, FetchError, ImportError, OSError, StatusError, ValueError)
+READ_ERRORS: Final = (
+    aiohttp.ClientError,
+    BotoCoreError,
+    FetchError,
+    ImportError,
+    OSError,
+    ResponseParserError,
+    StatusError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +104,8 @@ def explain(error: Exception, timeout_s: float, now: datetime) -> Trouble:
     now : datetime
         With its time zone; what a date in ``Retry-After`` is measured from.
     """
+    if answer := answer_behind(error):
+        return _explain_answer(error, answer, now)
     match error:
         case FetchError():
             return Trouble(type(error), str(error))
@@ -103,9 +126,12 @@ def explain(error: Exception, timeout_s: float, now: datetime) -> Trouble:
         case ValueError():
             return Trouble(AddressError, "it is no valid URL or path")
         case NoCredentialsError() | PartialCredentialsError():
-            return Trouble(AccessError, str(error))
-    # Of botocore, which has tried again itself, or for want of a package.
-    return Trouble(FetchError, str(error))
+            return Trouble(AccessError, reason_of(error))
+        case HTTPClientError() | StoreConnectionError() | ResponseParserError():
+            # Some stores answer what is no XML when they are asked too often.
+            return Trouble(ServerError, reason_of(error), may_pass=True)
+    # For want of a package, or of sense in the options.
+    return Trouble(FetchError, reason_of(error))
 
 
 def backoff_s(attempt: int, retry_after_s: float, jitter: float) -> float:
@@ -153,6 +179,17 @@ def _explain_status(error: StatusError, now: datetime) -> Trouble:
         f"the server answers {error.status}{phrase}",
         may_pass=error.status in PASSING_STATUSES,
         retry_after_s=parse_retry_after(error.retry_after, now),
+    )
+
+
+def _explain_answer(error: Exception, answer: StoreAnswer, now: datetime) -> Trouble:
+    kind = AccessError if answer.code in REFUSALS else _KIND_BY_STATUS.get(answer.status, ServerError)
+    is_throttled = answer.status in {429, 503}
+    return Trouble(
+        kind,
+        reason_of(error),
+        may_pass=answer.status in PASSING_STATUSES,
+        retry_after_s=max(parse_retry_after(answer.retry_after, now), THROTTLED_S if is_throttled else 0.0),
     )
 
 

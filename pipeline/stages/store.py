@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -14,7 +15,7 @@ from pipeline.domain import Recipe
 from pipeline.errors import StoreError
 from pipeline.stages.codec import Encoded, encode_image
 from pipeline.stages.picture import Picture
-from pipeline.storage import open_folder, storage_errors, write_whole
+from pipeline.storage import open_folder, put_whole, storage_errors, write_whole
 from pipeline.urls import redact
 
 
@@ -42,6 +43,23 @@ class Stored:
     channels: int
     bytes_out: int
     sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """An image that is encoded, to be written: its bytes, and what it will be as `Stored`, its name for the output."""
+
+    data: bytes
+    described: Stored
+
+    @property
+    def name(self) -> str:
+        """Its name below the destination."""
+        return self.described.output
+
+    def stored(self, output: str) -> Stored:
+        """Return it as written there."""
+        return replace(self.described, output=output)
 
 
 def store_image(
@@ -72,22 +90,46 @@ def store_image(
     StoreError
         If the picture cannot be encoded or written, or if the key leads out of the destination.
     """
+    ready = prepare_image(picture, key, destination, recipe)
+    with _storing(destination, ready):
+        fs, folder = open_folder(destination, storage_options)
+        path = _below(folder, ready.name)
+        write_whole(fs, path, ready.data)
+    return ready.stored(path if isinstance(fs, LocalFileSystem) else _below(destination, ready.name))
+
+
+def prepare_image(picture: Picture, key: str, destination: str, recipe: Recipe) -> Ready:
+    """Encode a picture: the half of `store_image` that computes.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be encoded, or if the key leads out of the destination.
+    """
     check_key(key, destination)
     encoded = encode_image(picture, recipe)
-    name = key + encoded.suffix
-    with storage_errors(StoreError, f"cannot store {_below(redact(destination), name)!r}"):
-        fs, folder = open_folder(destination, storage_options)
-        path = _below(folder, name)
-        write_whole(fs, path, encoded.data)
-    output = path if isinstance(fs, LocalFileSystem) else _below(destination, name)
-    return describe_stored(picture, encoded, output)
+    return Ready(encoded.data, describe_stored(picture, encoded, key + encoded.suffix))
 
 
 def describe_stored(picture: Picture, encoded: Encoded, output: str) -> Stored:
     """Say what was written of a picture, and where."""
-    sha256 = hashlib.sha256(encoded.data).hexdigest()
     image = picture.image
+    sha256 = hashlib.sha256(encoded.data).hexdigest()
     return Stored(output, image.width, image.height, len(image.getbands()), len(encoded.data), sha256)
+
+
+async def put_image(ready: Ready, destination: str, storage_options: Mapping[str, Any] | None = None) -> Stored:
+    """Put an image into an object store: the half of `store_image` that waits.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be written; there is nothing of it then.
+    """
+    with _storing(destination, ready):
+        fs, folder = open_folder(destination, storage_options)
+        await put_whole(fs, _below(folder, ready.name), ready.data)
+    return ready.stored(_below(destination, ready.name))
 
 
 def check_key(key: str, destination: str) -> None:
@@ -101,6 +143,10 @@ def check_key(key: str, destination: str) -> None:
     path = PurePosixPath(key)
     if not path.name or path.is_absolute() or ".." in path.parts or "\0" in key or key.endswith("/"):
         raise StoreError(f"cannot store {key!r} in {redact(destination)!r}: a key is a relative name without '..'")
+
+
+def _storing(destination: str, ready: Ready) -> AbstractContextManager[None]:
+    return storage_errors(StoreError, f"cannot store {_below(redact(destination), ready.name)!r}")
 
 
 def _below(folder: str, name: str) -> str:

@@ -76,7 +76,13 @@ def test_a_status_decides_the_error_and_whether_it_may_pass(
         (ConnectionResetError(104, "Connection reset by peer"), FetchError, "Connection reset by peer", True),
         (OSError(5, "Input/output error"), FetchError, "Input/output error", False),
         (ImportError("install gcsfs"), FetchError, "install gcsfs", False),
-        (NoCredentialsError(), AccessError, "Unable to locate credentials", False),
+        (
+            NoCredentialsError(),
+            AccessError,
+            "there are no credentials; give storage_options=, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the "
+            "environment",
+            False,
+        ),
         (BotoCoreError(), FetchError, "An unspecified error occurred", False),
         (ValueError("embedded null byte"), AddressError, "it is no valid URL or path", False),
         (aiohttp.InvalidURL("http://u:p@"), AddressError, "it is no valid URL", False),

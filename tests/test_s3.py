@@ -1,0 +1,155 @@
+"""Whole jobs from S3 to S3, on real servers."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from distributed import Client
+from PIL import Image
+from redis import Redis
+
+import pipeline
+from pipeline import Recipe
+from pipeline.errors import PipelineError
+from tests.fixtures.photographs import make_photograph
+from tests.fixtures.s3 import KEY, SECRET, S3
+
+SMALL = Recipe(max_width=100, max_height=100, enhance=None)
+
+
+@pytest.fixture(autouse=True)
+def redis_url(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("REDIS_URL", valkey_url)
+    return valkey_url
+
+
+def put_photographs(s3: S3, count: int) -> None:
+    s3.put({f"photos/{number:02}.jpg": make_photograph(number) for number in range(count)})
+
+
+def test_a_prefix_becomes_another_with_its_ledger(s3: S3, client: Client) -> None:
+    put_photographs(s3, 8)
+    s3.put({"photos/empty.jpg": b"", "photos/sub/broken.jpg": b"no image"})
+    job = pipeline.run(f"{s3.bucket}/photos/", f"{s3.bucket}/out", SMALL, client=client, storage_options=s3.options)
+    progress = job.wait()
+    assert (progress.stored, progress.failed) == (8, 2)
+    assert {key for key in s3.keys() if key.startswith("out/0")} == {f"out/{number:02}.jpg" for number in range(8)}
+    rows = job.outcomes().set_index("key")
+    assert dict(rows["error"][["empty", "sub/broken"]]) == {"empty": "NotAnImageError", "sub/broken": "NotAnImageError"}
+    data = s3.fs.cat_file(rows["output"]["03"])
+    assert Image.open(io.BytesIO(data)).size == (rows["width"]["03"], rows["height"]["03"])
+    assert len(data) == rows["bytes_out"]["03"]
+    assert set(rows["attempts"]) == {1}
+    # As anybody reads it.
+    ledger = pd.read_parquet(f"{s3.bucket}/out/_ledger/{job.id}", storage_options=s3.options)
+    assert sorted(ledger["key"]) == sorted(rows.index)
+
+
+def test_a_job_goes_on_where_it_was_in_another_process(moto: S3, client: Client) -> None:
+    """Storage options are never written down: they are to be given again."""
+    put_photographs(moto, 4)
+    places = (f"{moto.bucket}/photos", f"{moto.bucket}/out")
+    pipeline.run(*places, SMALL, job_id="nightly", client=client, storage_options=moto.options).wait()
+    moto.put({"photos/new.jpg": make_photograph(9)})
+    # A handle that knows nothing but Redis, as another process has.
+    handle = pipeline.attach("nightly")
+    with pytest.raises(PipelineError, match=r"credentials.*storage_options=.*AWS_ACCESS_KEY_ID") as caught:
+        without_credentials(lambda: handle.resume(client=client))
+    assert "\n" not in str(caught.value)
+    again = pipeline.attach("nightly", storage_options=moto.options)
+    again.resume(client=client)
+    progress = again.wait()
+    assert progress.stored == 5
+    assert len(again.outcomes()) == 5
+
+
+def without_credentials(action: object) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.setenv("AWS_CONFIG_FILE", os.devnull)
+        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+        action()  # type: ignore[operator]
+
+
+def test_no_secret_is_written_anywhere(
+    moto: S3, client: Client, redis_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: object
+) -> None:
+    put_photographs(moto, 4)
+    moto.put({"photos/broken.jpg": b"no image"})
+    secrets = ("AKIADISTINCTIVE", "a-distinctive-secret", "a-distinctive-token")
+    options = {"endpoint_url": moto.endpoint, **dict(zip(("key", "secret", "token"), secrets, strict=True))}
+    caplog.set_level(logging.INFO)
+    published = []
+    with Redis.from_url(redis_url) as redis, contextlib.closing(redis.pubsub()) as news:
+        news.psubscribe("*")
+        job = pipeline.run(f"{moto.bucket}/photos", f"{moto.bucket}/out", SMALL, client=client, storage_options=options)
+        assert job.wait().stored == 4
+        while message := news.get_message(timeout=1):
+            published.append(repr(message))
+        held = [redis.dump(key) + key for key in redis.scan_iter("*")]
+        values = [repr(redis.hgetall(key)) for key in redis.scan_iter("*") if redis.type(key) == b"hash"]
+    assert len(published) > 1
+    tasks = client.run_on_scheduler(
+        lambda dask_scheduler: repr((list(dask_scheduler.tasks), dask_scheduler.transition_log, dask_scheduler.events))
+    )
+    logs = client.run_on_scheduler(lambda dask_scheduler: repr(dask_scheduler.get_logs()))
+    workers = client.run(lambda dask_worker: repr((dask_worker.get_logs(), dask_worker.state.tasks)))
+    ledger = b"".join(moto.fs.cat(moto.fs.find(f"{moto.bucket}/out/_ledger")).values())
+    rows = job.outcomes().to_json()
+    report = job.report().html
+    said = "".join(capfd.readouterr())  # type: ignore[attr-defined]
+    written = [*held, *values, *published, tasks, logs, workers, ledger, rows, report, said, caplog.text, repr(job)]
+    for secret in secrets:
+        assert secret not in repr(written)
+
+
+@pytest.fixture(params=["source", "destination"])
+def misplaced(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Which of the two places is the wrong one."""
+    (tmp_path / "a.jpg").write_bytes(make_photograph(0))
+    return str(request.param)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ("bucket", "there is no such bucket"),
+        ("secret", "permission denied .* check the credentials"),
+        ("endpoint", "Could not connect to the endpoint .*AWS_ENDPOINT_URL"),
+        ("credentials", "there are no credentials; give storage_options=.* AWS_ACCESS_KEY_ID"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line_before_the_run(
+    rclone_server: str, tmp_path: Path, misplaced: str, wrong: str, reason: str, redis_url: str
+) -> None:
+    options = {
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9" if wrong == "endpoint" else rclone_server,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_MAX_ATTEMPTS": "1",
+    }
+    if wrong != "credentials":
+        options |= {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": "wrong" if wrong == "secret" else SECRET}
+    place = "s3://misspelt-bucket/photos"
+    places = [place, str(tmp_path / "out")] if misplaced == "source" else [str(tmp_path / "a.jpg"), place]
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", "run", *places, "--enhance", "none"],
+        env={**os.environ, **options},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert SECRET not in done.stderr + done.stdout
+    assert re.search(reason, done.stderr), done.stderr
