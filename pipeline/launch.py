@@ -24,7 +24,7 @@ from pipeline.local_run import LEAVE_PATIENCE_S
 from pipeline.settings import Settings
 from pipeline.sources import first_item, open_collection
 from pipeline.state import JobStore, connect
-from pipeline.storage import absolute
+from pipeline.storage import absolute, reason_of
 from pipeline.urls import redact
 
 if TYPE_CHECKING:
@@ -227,9 +227,8 @@ def _settle(collection: Place | Sequence[Place], job: Job, storage_options: Mapp
         Ledger(job.destination, job.id, storage_options).check_writable()
         return job if isinstance(collection, str | os.PathLike) else keep_list(collection, job, storage_options)
     except LedgerError as error:
-        raise DestinationError(
-            f"cannot write to the destination {redact(job.destination)!r}: {error.__cause__ or error}"
-        ) from error
+        why = reason_of(error.__cause__) if isinstance(error.__cause__, Exception) else error
+        raise DestinationError(f"cannot write to the destination {redact(job.destination)!r}: {why}") from error
 
 
 def keep_list(

@@ -24,6 +24,9 @@ STORE_CONNECTIONS: Final = 32
 # How often S3 is asked in all, with botocore's backoff in between: over half a minute of 503 SlowDown.
 STORE_ATTEMPTS: Final = 8
 
+# The same where somebody waits, who may have misspelt the endpoint: a few seconds.
+LOOK_ATTEMPTS: Final = 4
+
 _CREDENTIALS: Final = "give storage_options=, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment"
 # What S3 answers with 400 to credentials that it does not take.
 REFUSALS: Final = frozenset({"ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"})

@@ -21,7 +21,7 @@ import pipeline
 from pipeline import Recipe
 from pipeline.errors import PipelineError
 from tests.fixtures.photographs import make_photograph
-from tests.fixtures.s3 import KEY, SECRET, S3
+from tests.fixtures.s3 import KEY, S3, SECRET
 
 SMALL = Recipe(max_width=100, max_height=100, enhance=None)
 
@@ -42,7 +42,9 @@ def test_a_prefix_becomes_another_with_its_ledger(s3: S3, client: Client) -> Non
     job = pipeline.run(f"{s3.bucket}/photos/", f"{s3.bucket}/out", SMALL, client=client, storage_options=s3.options)
     progress = job.wait()
     assert (progress.stored, progress.failed) == (8, 2)
-    assert {key for key in s3.keys() if key.startswith("out/0")} == {f"out/{number:02}.jpg" for number in range(8)}
+    assert {key for key in s3.object_keys() if key.startswith("out/0")} == {
+        f"out/{number:02}.jpg" for number in range(8)
+    }
     rows = job.outcomes().set_index("key")
     assert dict(rows["error"][["empty", "sub/broken"]]) == {"empty": "NotAnImageError", "sub/broken": "NotAnImageError"}
     data = s3.fs.cat_file(rows["output"]["03"])
@@ -99,12 +101,14 @@ def test_no_secret_is_written_anywhere(
         values = [repr(redis.hgetall(key)) for key in redis.scan_iter("*") if redis.type(key) == b"hash"]
     assert len(published) > 1
     tasks = client.run_on_scheduler(
-        lambda dask_scheduler: repr((list(dask_scheduler.tasks), dask_scheduler.transition_log, dask_scheduler.events))
+        lambda dask_scheduler: repr(
+            (list(dask_scheduler.tasks), dask_scheduler.transition_log, dask_scheduler.get_events())
+        )
     )
     logs = client.run_on_scheduler(lambda dask_scheduler: repr(dask_scheduler.get_logs()))
     workers = client.run(lambda dask_worker: repr((dask_worker.get_logs(), dask_worker.state.tasks)))
     ledger = b"".join(moto.fs.cat(moto.fs.find(f"{moto.bucket}/out/_ledger")).values())
-    rows = job.outcomes().to_json()
+    rows = job.outcomes().to_csv()
     report = job.report().html
     said = "".join(capfd.readouterr())  # type: ignore[attr-defined]
     written = [*held, *values, *published, tasks, logs, workers, ledger, rows, report, said, caplog.text, repr(job)]

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from pipeline.domain import STAGES, Item, Outcome, Progress
 from pipeline.errors import LedgerError, RowError
 from pipeline.runner.seen import SeenKeys
-from pipeline.storage import open_folder, storage_errors, write_whole
+from pipeline.storage import LOOK_ATTEMPTS, open_folder, storage_errors, write_whole
 from pipeline.urls import redact
 
 SCHEMA: Final = pa.schema(
@@ -110,6 +110,7 @@ class Ledger:
         self.folder = ledger_folder(destination, job_id)
         with storage_errors(LedgerError, f"cannot open the ledger {redact(self.folder)!r}"):
             self._fs, self._path = open_folder(self.folder, storage_options)
+        self._storage_options = storage_options
         self._next_number: int | None = None
 
     def append(self, outcomes: Sequence[Outcome], recipe_fingerprint: str) -> None:
@@ -205,9 +206,11 @@ class Ledger:
     def check_writable(self) -> None:
         """Write a file beside the parts and remove it."""
         path = posixpath.join(self._path, f"_probe-{uuid.uuid4().hex}")
-        self._put(path, b"")
+        with storage_errors(LedgerError, f"cannot write {path!r}"):
+            fs, _ = open_folder(self.folder, self._storage_options, attempts=LOOK_ATTEMPTS)
+            write_whole(fs, path, b"")
         with storage_errors(LedgerError, f"cannot remove {path!r}"):
-            self._fs.rm_file(path)
+            fs.rm_file(path)
 
     def _parts(self) -> list[str]:
         with storage_errors(LedgerError, f"cannot list the ledger {redact(self.folder)!r}"):

@@ -16,7 +16,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.errors import SourceError
 from pipeline.sources.folder import Entry, list_local, list_remote
-from pipeline.storage import is_missing_bucket, open_folder, storage_errors
+from pipeline.storage import LOOK_ATTEMPTS, is_missing_bucket, open_folder, storage_errors
 from pipeline.urls import redact, scheme_of
 
 _WEB: Final = frozenset({"http", "https"})
@@ -54,7 +54,8 @@ class Location:
         """
         with reading(url):
             # Options are for stores; what they mean to the web's file system is something else.
-            fs, path = open_folder(url, _web_options() if is_web(url) else storage_options)
+            options = _web_options() if is_web(url) else storage_options
+            fs, path = open_folder(url, options, attempts=LOOK_ATTEMPTS)
         return cls(fs, path, path if isinstance(fs, LocalFileSystem) else url)
 
     @property

@@ -13,6 +13,7 @@ from pipeline.errors import StoreError
 from pipeline.stages.picture import Picture
 from pipeline.stages.store import store_image
 from pipeline.storage import open_folder
+from tests.fixtures.s3 import S3, Gateway
 
 PICTURE = Picture(Image.new("RGB", (30, 20), "red"), "PNG")
 
@@ -135,3 +136,24 @@ def test_errors_do_not_show_the_secrets_of_a_destination(key):
         store_image(PICTURE, key, "nosuch://user:secret@host/out", Recipe())
     assert "nosuch://host/out" in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def test_a_put_that_breaks_off_leaves_nothing(gateway: tuple[Gateway, S3]) -> None:
+    gate, through = gateway
+    straight = S3(gate.endpoint, through.bucket)
+    gate.cut = True
+    options = {**through.options, "config_kwargs": {"retries": {"total_max_attempts": 1}}}
+    with pytest.raises(StoreError, match=r"^cannot store 's3://.*/out/cat\.png': .+"):
+        store_image(PICTURE, "cat", f"{through.bucket}/out", Recipe(format="png"), options)
+    assert straight.object_keys() == []
+    gate.cut = False
+    stored = store_image(PICTURE, "cat", f"{through.bucket}/out", Recipe(format="png"), options)
+    assert hashlib.sha256(straight.fs.cat_file(stored.output)).hexdigest() == stored.sha256
+
+
+def test_a_store_that_is_asked_too_often_is_asked_again_later(gateway: tuple[Gateway, S3]) -> None:
+    gate, through = gateway
+    gate.refusals["PUT"] = [503, 429]
+    store_image(PICTURE, "cat", f"{through.bucket}/out", Recipe(format="png"), through.options)
+    assert gate.requests["PUT"] == 3
+    assert S3(gate.endpoint, through.bucket).object_keys() == ["out/cat.png"]

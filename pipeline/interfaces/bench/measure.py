@@ -80,12 +80,12 @@ def measure_bare_loop(urls: Sequence[str], folder: Path, workers: int) -> float:
 
 def compare_with_bare_loop(urls: Sequence[str], folder: Path, workers: int, rounds: int) -> Measurement:
     """Run the pipeline and the bare loop in turns."""
-    ours, bare = _in_turns(
+    ours, bare = in_turns(
         rounds,
         lambda: measure_pipeline(urls, folder / "out", workers),
         lambda: measure_bare_loop(urls, folder / "bare", workers),
     )
-    return _ratio("whole job, resize only, against the bare loop", ours, bare)
+    return ratio("whole job, resize only, against the bare loop", ours, bare)
 
 
 def compare_with_enhancement(
@@ -93,15 +93,15 @@ def compare_with_enhancement(
 ) -> Iterator[Measurement]:
     """Run the pipeline with a model and without, and the model's network alone, in turns."""
     few = urls[: max(10, len(urls) // 4)]
-    with_model, without, stage, bare = _in_turns(
+    with_model, without, stage, bare = in_turns(
         rounds,
         lambda: measure_pipeline(few, folder / "enhanced", workers, model),
         lambda: measure_pipeline(urls, folder / "out", workers),
         lambda: measure_enhance_stage(few, folder / "enhanced", workers, model),
         lambda: run_bare_network(model, workers),
     )
-    yield _ratio(f"whole job with `{model}`, against without", with_model, without)
-    yield _ratio(f"enhance stage with `{model}`, against its network alone", stage, bare, "megapixels/s")
+    yield ratio(f"whole job with `{model}`, against without", with_model, without)
+    yield ratio(f"enhance stage with `{model}`, against its network alone", stage, bare, "megapixels/s")
 
 
 def compare_slow_source(
@@ -109,12 +109,12 @@ def compare_slow_source(
 ) -> Measurement:
     """Run the pipeline on a source that takes 50 ms to answer each request, and on the same source without."""
     with serve_folder(photographs, LATENCY_S) as slow, serve_folder(photographs) as fast:
-        slow_speeds, fast_speeds = _in_turns(
+        slow_speeds, fast_speeds = in_turns(
             rounds,
             lambda: measure_pipeline([f"{slow}/{name}" for name in names], folder / "slow", workers),
             lambda: measure_pipeline([f"{fast}/{name}" for name in names], folder / "fast", workers),
         )
-    return _ratio(f"a source with {LATENCY_S * 1000:.0f} ms of latency, against one without", slow_speeds, fast_speeds)
+    return ratio(f"a source with {LATENCY_S * 1000:.0f} ms of latency, against one without", slow_speeds, fast_speeds)
 
 
 def measure_overhead(folder: Path) -> Iterator[Measurement]:
@@ -153,7 +153,8 @@ def measure_first_image(photographs: Path, folder: Path, rounds: int) -> Measure
     )
 
 
-def _in_turns(rounds: int, *measures: Callable[[], float]) -> list[list[float]]:
+def in_turns(rounds: int, *measures: Callable[[], float]) -> list[list[float]]:
+    """Take each measure once a round; return the figures of each."""
     figures = [[measure() for measure in measures] for _ in range(rounds)]
     return [list(figure) for figure in zip(*figures, strict=True)]
 
@@ -168,7 +169,8 @@ def _run(urls: Sequence[str], folder: Path, workers: int, enhance: str | None) -
     return job
 
 
-def _ratio(what: str, ours: Sequence[float], theirs: Sequence[float], unit: str = "images/s") -> Measurement:
+def ratio(what: str, ours: Sequence[float], theirs: Sequence[float], unit: str = "images/s") -> Measurement:
+    """Compare the figures of two measures that took turns."""
     ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
     return Measurement(
         what,
