@@ -91,7 +91,7 @@ def test_the_first_moments_promise_no_end() -> None:
 
 
 def test_lines_come_now_and_then_and_whenever_the_status_changes() -> None:
-    seconds = (0.0, 0.1, 4.9, 5.1, 5.2, 10.2)
+    seconds = (0.1, 0.2, 5.0, 5.2, 5.3, 10.3)
     shown = lines_of([replace(RUNNING, seconds=second, stored=i) for i, second in enumerate(seconds)] + [ENDED])
     assert [line.split(",")[0] for line in shown] == [
         "nightly processing: 50 of 4",
