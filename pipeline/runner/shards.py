@@ -156,8 +156,8 @@ class ShardBuffer(OutcomeBuffer):
 
     def flush(self, now_s: float, *, is_last: bool = False) -> None:
         """Write what is here as one part of the ledger; if that fails, keep it for the next time."""
-        if self._packed_pieces:
-            # Another driver would have removed a shard that the ledger does not name.
+        if self._rows:
+            # Another driver would have removed a shard that the ledger does not name, and taken the pieces of this run.
             self._confirm_lease()
         super().flush(now_s, is_last=is_last)
         if self._packed_pieces and not self._rows:

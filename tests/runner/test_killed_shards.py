@@ -6,8 +6,10 @@ import random
 import signal
 from pathlib import Path
 
+import psutil
 import pytest
 
+from pipeline.state import connect
 from tests.fixtures.photographs import make_photograph
 from tests.fixtures.web import Reply, Web
 from tests.interfaces.commands import Pipeline, Running, ledger_rows, wait_until
@@ -16,7 +18,7 @@ from tests.runner.shards import assert_each_once, assert_none_twice
 IMAGES = 160
 BROKEN = 3
 
-# The command line, but for small shards, and a driver that kills itself before or after one of its steps.
+# The command line, but for small shards, and a driver that kills or stops itself before or after one of its steps.
 SCRIPT = """
 import os
 import signal
@@ -30,40 +32,41 @@ from pipeline.runner.pieces import PieceFolder
 shards.SHARD_BYTES = 40_000
 
 
-def die(owner, name, when, times):
+def signal_itself(number, owner, name, when, times):
     step = getattr(owner, name)
     left = [int(times)]
 
     def deadly(*arguments, **options):
         left[0] -= 1
         if left[0] == 0 and when == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), number)
         result = step(*arguments, **options)
         if left[0] == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), number)
         return result
 
     setattr(owner, name, deadly)
 
 
 if __name__ == "__main__":
-    owner, name, when, times = sys.argv.pop(1).split(",")
-    if owner:
-        die({"shards": shards, "Ledger": Ledger, "PieceFolder": PieceFolder}[owner], name, when, times)
+    number, owner, name, when, times = sys.argv.pop(1).split(",")
+    if number:
+        owners = {"shards": shards, "ShardBuffer": shards.ShardBuffer, "Ledger": Ledger, "PieceFolder": PieceFolder}
+        signal_itself(signal.Signals[number], owners[owner], name, when, times)
     main()
 """
 
 # In the order of the runs; those that begin with what the run before has left in its folder kill the recovery too.
 MOMENTS = [
-    "shards,move_whole,before,2",
-    "shards,move_whole,after,2",
-    "PieceFolder,pack,after,1",
-    "Ledger,append_rows,before,2",
-    "Ledger,append_rows,after,1",
-    "PieceFolder,remove,after,1",
-    "PieceFolder,clear,after,2",
+    "SIGKILL,shards,move_whole,before,2",
+    "SIGKILL,shards,move_whole,after,2",
+    "SIGKILL,PieceFolder,pack,after,1",
+    "SIGKILL,Ledger,append_rows,before,2",
+    "SIGKILL,Ledger,append_rows,after,1",
+    "SIGKILL,PieceFolder,remove,after,1",
+    "SIGKILL,PieceFolder,clear,after,2",
 ]
-UNHARMED = ",,,"
+UNHARMED = ",,,,"
 
 
 class Site:
@@ -139,3 +142,21 @@ def test_a_run_that_is_killed_at_random_moments_costs_and_doubles_no_image(site:
             assert_none_twice(site.out)
     assert killed
     site.complete()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["ShardBuffer,_publish", "ShardBuffer,flush"])
+def test_a_driver_that_was_held_up_until_another_took_over_doubles_no_image(
+    site: Site, step: str, valkey_url: str
+) -> None:
+    """It has a shard ready, or Outcomes, when it wakes; but another run has done all that was left."""
+    with site.pipeline.start_python(*site.arguments(f"SIGSTOP,{step},before,2")) as held:
+        process = psutil.Process(held.pid)
+        held.wait_until(lambda: process.status() == psutil.STATUS_STOPPED, "the driver's stop", 60)
+        with connect(valkey_url, site.out) as store:
+            wait_until(lambda: store.progress("nightly").status == "stalled", "the end of its lease")
+        site.complete()
+        held.send(signal.SIGCONT)
+        assert held.end().code == 3
+    assert len(ledger_rows(site.out, "nightly")) == IMAGES
+    assert_each_once(site.out, "nightly", site.keys)

@@ -21,7 +21,9 @@ from pipeline.runner import shards
 from pipeline.runner.cluster import open_client
 from pipeline.runner.ledger import Ledger, outcome_row
 from pipeline.runner.pieces import Piece, PieceFolder
+from pipeline.runner.sharded import ShardEquipment
 from pipeline.runner.shards import ShardBuffer
+from pipeline.runner.tasks import EquipWorker
 from pipeline.stages.sample import make_sample, member_stem, member_url
 from tests.fixtures.photographs import make_photograph
 from tests.fixtures.web import Reply, Web
@@ -283,3 +285,43 @@ def test_a_piece_is_named_by_what_it_holds(tmp_path: Path, client: Client) -> No
     assert [row["key"] for row in bench.folder.rows(piece)] == ["a"]
     assert Piece.named("0123.packed") is None
     assert_none_twice(tmp_path)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, client: Client) -> Iterator[Bench]:
+    """Have workers that are equipped for the job."""
+    bench = Bench(tmp_path, client)
+    bench.buffer.recover(0.0)
+    plugin = EquipWorker(bench.job, equipment_type=ShardEquipment)
+    client.register_plugin(plugin)
+    yield bench
+    client.unregister_worker_plugin(plugin.name)
+
+
+def test_a_shard_has_no_more_images_than_memory_is_to_hold(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "SHARD_IMAGES", 3)
+    for keys in (["a", "b"], ["c"], ["d", "e"], ["f", "g", "h", "i"]):
+        bench.buffer.add(bench.write(*keys))
+    wait_until(lambda: bench.buffer.advance(0.0, is_last=True), "the shards")
+    bench.buffer.close()
+    assert_each_once(tmp_path, "nightly", set("abcdefghi"))
+    images = [len(read_shard(path.read_bytes(), path.name)) for path in sorted(tmp_path.glob("*.tar"))]
+    assert images == [3, 2, 4]
+
+
+def test_a_shard_that_cannot_be_packed_ends_the_run_and_its_other_pieces_are_kept(
+    bench: Bench, tmp_path: Path, client: Client
+) -> None:
+    bench.buffer.add(bench.write("a"))
+    (kept,) = bench.folder.pieces()
+    bench.buffer.add(bench.write("b"))
+    bench.folder.remove([piece for piece in bench.folder.pieces() if piece != kept])
+    with pytest.raises(StoreError, match=r"cannot pack a shard in .*: no such file"):
+        wait_until(lambda: bench.buffer.advance(0.0, is_last=True), "the shard")
+    assert not list(tmp_path.glob("*.tar"))
+    again = Bench(tmp_path, client)
+    again.buffer.recover(0.0)
+    again.buffer.close()
+    assert_each_once(tmp_path, "nightly", {"a"})
