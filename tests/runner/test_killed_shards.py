@@ -41,7 +41,7 @@ def signal_itself(number, owner, name, when, times):
         if left[0] == 0 and when == "before":
             os.kill(os.getpid(), number)
         result = step(*arguments, **options)
-        if left[0] == 0:
+        if left[0] == 0 and when == "after":
             os.kill(os.getpid(), number)
         return result
 

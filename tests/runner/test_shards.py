@@ -234,7 +234,7 @@ def test_what_a_killed_run_has_left_is_brought_into_order(tmp_path: Path, client
     bench.write("b", "c")
     bench.write("d", "e")
     bench.write("e")
-    (tmp_path / "nightly-000001.tar").write_bytes(b"of a run that was killed before its ledger knew")
+    (tmp_path / "nightly-000004.tar").write_bytes(b"of a run that was killed before its ledger knew")
     (tmp_path / "nightly-batch-000007.tar").write_bytes(b"of another job")
     (tmp_path / "_shards" / "nightly" / "0123.packed").write_bytes(b"half a shard")
     again = Bench(tmp_path, client)
