@@ -101,7 +101,7 @@ def _open_running(target: str | Cluster, spec: ClusterSpec, timeout_s: float) ->
 def _start_local(workers: int) -> LocalCluster:
     try:
         # Filters are the whole process's too.
-        with starting(_local_config()), warnings.catch_warnings():
+        with starting(_local_config(), are_workers_ours=True), warnings.catch_warnings():
             # Two processes that start in the same moment find the same port free; the second gets another.
             warnings.filterwarnings("ignore", r"\s*Port \d+ is already in use", UserWarning)
             return LocalCluster(

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import dask
-from distributed import Client
+from distributed import Client, LocalCluster
 from distributed.deploy import Cluster
 from distributed.security import Security
 
@@ -137,7 +137,7 @@ def open_named(spec: ClusterSpec) -> Iterator[PlacedClient]:
     arguments = {**spec.arguments, **_given(security=make_security(spec.tls) if spec.tls else None)}
     with contextlib.ExitStack() as stack:
         try:
-            with starting(_NAMED_CONFIG):
+            with starting(_NAMED_CONFIG, are_workers_ours=issubclass(cluster_type, LocalCluster)):
                 cluster = stack.enter_context(cluster_type(**arguments))
                 if spec.maximum is not None:
                     cluster.adapt(minimum=spec.minimum, maximum=spec.maximum)

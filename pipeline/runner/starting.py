@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -39,11 +40,21 @@ _STARTING: Final = threading.Lock()
 
 
 @contextlib.contextmanager
-def starting(config: Mapping[str, Any]) -> Iterator[None]:
+def starting(config: Mapping[str, Any], *, are_workers_ours: bool) -> Iterator[None]:
     """Set Dask's configuration for the block, and keep Ctrl-C from the processes that start in it.
 
     Both are the whole process's, so they hold no longer than a cluster takes them over, for one cluster at a time.
+
+    Parameters
+    ----------
+    config : mapping
+    are_workers_ours : bool
+        Whether the workers are children of this process.
     """
+    if are_workers_ours:
+        # Each nanny copies its own into this process's environment, for good, and believes what it finds there before
+        # the configuration: one that another cluster has started, or that starts later, would have the last word.
+        os.environ.update(WORKER_ENVIRONMENT)
     with _STARTING, dask.config.set(config), _interrupts_blocked():
         yield
 

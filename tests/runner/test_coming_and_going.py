@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from distributed import Event
+from distributed import Client, Event
 
 import pipeline
 from pipeline.domain import Progress, Recipe
+from pipeline.job import ConnectCluster
 from pipeline.runner.cluster import open_client
 from pipeline.runner.driver import Driver
 from pipeline.runner.images import Carried, Equipment
 from pipeline.runner.ledger import Ledger
+from pipeline.runner.starting import WORKER_ENVIRONMENT
 from pipeline.sources import open_collection
 from pipeline.state import connect
 from tests.fixtures.cluster import DaskCommands
@@ -49,8 +52,12 @@ class Running:
         return self.driver.latest
 
 
+def on(commands: DaskCommands) -> ConnectCluster:
+    return lambda: open_client(commands.scheduler_file, timeout_s=30)
+
+
 @contextlib.contextmanager
-def running(commands: DaskCommands, photographs: Path, out: Path, valkey_url: str) -> Iterator[Running]:
+def running(connect_cluster: ConnectCluster, photographs: Path, out: Path, valkey_url: str) -> Iterator[Running]:
     job = pipeline.Job("moving", str(photographs), str(out), SMALL)
     with connect(valkey_url, out) as store:
         before = store.create(job)
@@ -60,7 +67,7 @@ def running(commands: DaskCommands, photographs: Path, out: Path, valkey_url: st
                 open_collection(job.collection),
                 store.acquire(job),
                 before,
-                lambda: open_client(str(commands.scheduler_file), timeout_s=30),
+                connect_cluster,
                 equipment_type=WaitingEquipment,
             )
         )
@@ -87,7 +94,7 @@ def test_of_workers_that_come_and_go_nothing_is_lost_or_doubled(
     out = tmp_path / "out"
     with (
         dask_commands.connect(1) as client,
-        running(dask_commands, photographs, out, valkey_url) as job,
+        running(on(dask_commands), photographs, out, valkey_url) as job,
     ):
         (leaving,) = client.nthreads()
         assert Event("held", client).wait(60)
@@ -113,7 +120,7 @@ def test_a_worker_of_another_version_is_refused_before_work_begins(
     dask_commands.add_worker()
     dask_commands.add_worker("--preload", "another_version.py")
     dask_commands.connect(2).close()
-    with running(dask_commands, photographs, tmp_path / "out", valkey_url) as job:
+    with running(on(dask_commands), photographs, tmp_path / "out", valkey_url) as job:
         progress = job.wait()
     assert (progress.status, progress.stored) == ("failed", 0)
     assert f"has image-pipeline 0.0.9, this is {pipeline.__version__}; install the same" in progress.error
@@ -133,7 +140,7 @@ def test_a_worker_of_another_version_that_joins_later_is_sent_away(
     dask_commands.add_worker()
     with (
         dask_commands.connect(1) as client,
-        running(dask_commands, photographs, tmp_path / "out", valkey_url) as job,
+        running(on(dask_commands), photographs, tmp_path / "out", valkey_url) as job,
     ):
         assert Event("held", client).wait(60)
         stranger = dask_commands.add_worker("--preload", "another_version.py")
@@ -166,3 +173,29 @@ def test_a_worker_with_another_model_is_refused(
     assert progress.status == "failed"
     assert "cannot use the model: cannot load model 'sharpen': its file's SHA-256 is" in progress.error
     assert progress.error.startswith("worker tcp://127.0.0.1:")
+
+
+@pytest.mark.slow
+def test_a_cluster_that_is_named_grows_with_the_work_and_ends_with_it(
+    photographs: Path, tmp_path: Path, valkey_url: str
+) -> None:
+    settings = {
+        "class": "distributed.LocalCluster",
+        "minimum": 1,
+        "maximum": 2,
+        "arguments": {"n_workers": 0, "threads_per_worker": 1, "dashboard_address": ":0"},
+    }
+    out = tmp_path / "out"
+    with open_client(settings) as client:
+        address = client.scheduler.address
+        with running(lambda: contextlib.nullcontext(client), photographs, out, valkey_url) as job:
+            # Nobody asks for a second one but the work that waits.
+            client.wait_for_workers(2, timeout=100)
+            for environment in client.run(lambda: dict(os.environ)).values():
+                assert WORKER_ENVIRONMENT.items() <= environment.items()
+            Event("go", client).set()
+            progress = job.wait()
+    assert (progress.status, progress.stored, progress.failed) == ("completed", 40, 0)
+    assert_whole(out)
+    with pytest.raises(OSError, match="Timed out"):
+        Client(address, timeout=0.5, set_as_default=False)

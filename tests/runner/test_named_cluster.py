@@ -6,14 +6,12 @@ import datetime
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from dask.utils import key_split
-from distributed import Client
 
 import pipeline
 from pipeline.domain import Recipe
@@ -106,26 +104,6 @@ def test_files_that_are_no_certificates_are_named(certificates: Tls) -> None:
     settings = write_settings(certificates.ca_file.parent, "address = 'tls://127.0.0.1:1'")
     with pytest.raises(ClusterError, match=r"cannot use the certificates .*client\.key"):
         check_scheduler(settings)
-
-
-@pytest.mark.slow
-def test_a_cluster_that_is_named_grows_with_the_work_and_ends_with_it(photographs: Path, tmp_path: Path) -> None:
-    most, addresses = 0, set()
-
-    def count(info: dict[str, Any]) -> None:
-        nonlocal most
-        most = max(most, len(info["workers"]))
-        addresses.add(info["address"])
-
-    settings = LOCAL | {"minimum": 1, "maximum": 2}
-    with open_client(settings) as client:
-        job = pipeline.run(photographs, tmp_path / "out", Recipe(max_width=320, max_height=240), client=client)
-        client.wait_for_workers(2, timeout=100)
-        count(client.scheduler_info())
-        assert job.wait().stored == 40
-    assert most == 2
-    with pytest.raises(OSError, match="Timed out"):
-        Client(addresses.pop(), timeout=0.5, set_as_default=False)
 
 
 @pytest.mark.slow
