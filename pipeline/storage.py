@@ -237,7 +237,7 @@ def _reason_of_answer(answer: StoreAnswer) -> str:
     said = f"{answer.status} {answer.code}" if answer.code != str(answer.status) else answer.code
     said = redact_within(f"{said}: {answer.message}" if answer.message else said)
     if answer.code == "NoSuchBucket":
-        return "there is no such bucket"
+        return "there is no such bucket at that endpoint (storage_options= or AWS_ENDPOINT_URL says which)"
     if answer.status == 404:
         return "no such file or folder"
     if answer.status in {401, 403} or answer.code in REFUSALS:

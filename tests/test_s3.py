@@ -7,8 +7,10 @@ import io
 import logging
 import os
 import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -23,6 +25,7 @@ from pipeline.errors import PipelineError
 from tests.fixtures.photographs import make_photograph
 from tests.fixtures.s3 import KEY, S3, SECRET
 
+DOCUMENT = (Path(__file__).parents[1] / "docs" / "object-stores.md").read_text("utf-8")
 SMALL = Recipe(max_width=100, max_height=100, enhance=None)
 
 
@@ -74,16 +77,21 @@ def test_a_job_goes_on_where_it_was_in_another_process(moto: S3, client: Client)
     assert len(again.outcomes()) == 5
 
 
-def without_credentials(action: object) -> None:
+def without_credentials(action: Callable[[], object]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         patch.setenv("AWS_CONFIG_FILE", os.devnull)
         patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
-        action()  # type: ignore[operator]
+        action()
 
 
 def test_no_secret_is_written_anywhere(
-    moto: S3, client: Client, redis_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: object
+    moto: S3,
+    client: Client,
+    redis_url: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     put_photographs(moto, 4)
     moto.put({"photos/broken.jpg": b"no image"})
@@ -110,10 +118,47 @@ def test_no_secret_is_written_anywhere(
     ledger = b"".join(moto.fs.cat(moto.fs.find(f"{moto.bucket}/out/_ledger")).values())
     rows = job.outcomes().to_csv()
     report = job.report().html
-    said = "".join(capfd.readouterr())  # type: ignore[attr-defined]
+    said = "".join(capfd.readouterr())
     written = [*held, *values, *published, tasks, logs, workers, ledger, rows, report, said, caplog.text, repr(job)]
     for secret in secrets:
         assert secret not in repr(written)
+
+
+def in_this_place(text: str, s3: S3) -> str:
+    for written, real in {"http://127.0.0.1:9000": s3.endpoint, "s3://bucket": s3.bucket}.items():
+        text = text.replace(written, real)
+    return text.replace('"me"', repr(KEY)).replace('"secret": "secret"', f'"secret": {SECRET!r}')
+
+
+def test_the_commands_of_the_docs_run(s3: S3, tmp_path: Path) -> None:
+    put_photographs(s3, 4)
+    exports, *lines = DOCUMENT.partition("```sh\n")[2].partition("```")[0].splitlines()
+    assert {word.partition("=")[0] for word in exports.split()[1:]} <= set(s3.environment)
+    for line in lines:
+        command = shlex.split(in_this_place(line, s3))
+        done = run_command(command, os.environ | s3.environment, tmp_path)
+        assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
+    assert [path.name for path in sorted((tmp_path / "results").glob("*.jpg"))] == [
+        "00.jpg",
+        "01.jpg",
+        "02.jpg",
+        "03.jpg",
+    ]
+
+
+def test_the_python_of_the_docs_runs(s3: S3, tmp_path: Path) -> None:
+    put_photographs(s3, 4)
+    (tmp_path / "example.py").write_text(in_this_place(DOCUMENT.partition("```python\n")[2].partition("```")[0], s3))
+    done = subprocess.run([sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "stored=4" in done.stdout
+
+
+def run_command(command: list[str], environment: Mapping[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
+    assert command[0] == "pipeline"
+    return subprocess.run(
+        [sys.executable, "-m", *command], env=environment, cwd=folder, capture_output=True, text=True, check=False
+    )
 
 
 @pytest.fixture(params=["source", "destination"])
