@@ -9,10 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from distributed import Client
-from moto.server import ThreadedMotoServer
 
 import pipeline
 from pipeline.domain import Item, Job, Outcome, Recipe
@@ -26,6 +24,7 @@ from pipeline.runner.shards import ShardBuffer
 from pipeline.runner.tasks import EquipWorker
 from pipeline.stages.sample import make_sample, member_stem, member_url
 from tests.fixtures.photographs import make_photograph
+from tests.fixtures.s3 import S3
 from tests.fixtures.web import Reply, Web
 from tests.interfaces.commands import wait_until
 from tests.runner.shards import assert_each_once, assert_none_twice, read_by_webdataset, read_shard, read_shards
@@ -162,40 +161,15 @@ def test_another_output_is_another_job(photographs: Path, tmp_path: Path, client
         pipeline.run(photographs, tmp_path, SMALL, output="webdataset", client=client, job_id="nightly")
 
 
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Any]]:
-    """Run an S3 server with a bucket; its name and a client."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    s3 = boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1")
-    try:
-        s3.create_bucket(Bucket="archive")
-        yield f"http://{host}:{port}", s3
-    finally:
-        s3.close()
-        server.stop()
-
-
-def test_shards_in_an_object_store_appear_whole(
-    photographs: Path, tmp_path: Path, client: Client, bucket: tuple[str, Any]
-) -> None:
-    endpoint, s3 = bucket
-    options = {"key": "test", "secret": "test", "endpoint_url": endpoint}
-    job = pipeline.run(
-        photographs, "s3://archive/sets/a", SMALL, output="webdataset", client=client, storage_options=options
-    )
+def test_shards_in_an_object_store_appear_whole(photographs: Path, client: Client, s3: S3) -> None:
+    place = f"{s3.bucket}/sets/a"
+    job = pipeline.run(photographs, place, SMALL, output="webdataset", client=client, storage_options=s3.options)
     assert (job.wait().status, job.progress.error, job.progress.stored) == ("completed", "", 40)
-    names = [each["Key"] for each in s3.list_objects_v2(Bucket="archive")["Contents"]]
-    tars = [name for name in names if "_ledger" not in name]
+    tars = [key for key in s3.object_keys() if "_ledger" not in key]
     assert tars == [f"sets/a/{job.id}-{number:06}.tar" for number in range(len(tars))]
     assert len(tars) > 1
-    told = [
-        told for name in tars for told in read_shard(s3.get_object(Bucket="archive", Key=name)["Body"].read(), name)
-    ]
-    place_by_key = {each.about["key"]: f"tar://{each.member}::s3://archive/{each.shard}" for each in told}
+    told = [told for key in tars for told in read_shard(s3.fs.cat_file(f"{s3.bucket}/{key}"), f"{s3.bucket}/{key}")]
+    place_by_key = {each.about["key"]: f"tar://{each.member}::{each.shard}" for each in told}
     assert len(told) == len(place_by_key) == 40
     assert place_by_key == job.outcomes().set_index("key")["output"].to_dict()
 
