@@ -1,0 +1,57 @@
+"""An image of a collection, and how a manifest tells of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image of a collection.
+
+    Attributes
+    ----------
+    key : str
+        Stable, unique in its job and safe as a relative file name: the output's name without its suffix.
+    url : str
+        Where its bytes are: an http(s) URL, a local path, or another URL that fsspec opens.
+    expected_hash : str
+        What its manifest promises about its bytes, as written there; empty for nothing.
+    extra : tuple of (str, str or None)
+        Further columns of its manifest, by name, as text.
+    problem : str
+        Why its manifest's row names no image; empty if it does.
+    """
+
+    key: str
+    url: str
+    expected_hash: str = ""
+    extra: tuple[tuple[str, str | None], ...] = ()
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestColumns:
+    """Which of a manifest's columns say what.
+
+    Attributes
+    ----------
+    url : str
+        URLs or paths.
+    key : str or None
+        The names of the results; None: they are made of the URLs.
+    hash : str or None
+        What the fetched bytes are to be; None: anything.
+    carry : tuple of str
+        What else is written into the ledger.
+    """
+
+    url: str = "url"
+    key: str | None = None
+    hash: str | None = None
+    carry: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those that are to be read: the URL's, the key's and the hash's if they are named, and the rest."""
+        return tuple(name for name in (self.url, self.key, self.hash, *self.carry) if name is not None)

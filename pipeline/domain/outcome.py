@@ -1,0 +1,75 @@
+"""What became of one image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Self
+
+from pipeline.domain.item import Item
+from pipeline.domain.stage import Stage
+from pipeline.errors import PipelineError, remedy_for
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an image failed: strings only, so that it crosses processes and JSON."""
+
+    stage: Stage
+    error: str
+    message: str
+
+    @classmethod
+    def from_error(cls, stage: Stage, error: BaseException, subject: str) -> Self:
+        """Describe an error that one image, the `subject`, raised in `stage`."""
+        message = str(error) if isinstance(error, PipelineError) else f"{type(error).__name__}: {error}"
+        return cls(stage, type(error).__name__, message if subject in message else f"{subject}: {message}")
+
+    @property
+    def remedy(self) -> str:
+        """What a user can do about it; empty if nothing is known."""
+        return remedy_for(self.error)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one Item: one row of the ledger.
+
+    Attributes
+    ----------
+    item : Item
+    status : {"stored", "skipped", "failed"}
+    output : str
+        The stored image's path or URL, ``tar://MEMBER::SHARD`` if it is in a shard; empty unless stored.
+    width, height, channels : int
+        The stored image's size in pixels and its channels, alpha included; 0 unless stored.
+    bytes_in, bytes_out : int
+        What was fetched and what was stored.
+    sha256 : str
+        Of the stored bytes.
+    attempts : int
+        How often the source was asked.
+    seconds : mapping of str to float
+        Seconds that each stage took, by stage.
+    failure : Failure or None
+        Set if and only if `status` is ``failed``.
+    model : str
+        The enhancement model and the start of its hash, ``name@1a2b3c4d``; empty without one.
+    finished_at : float
+        Seconds since the epoch.
+    """
+
+    item: Item
+    status: Literal["stored", "skipped", "failed"]
+    output: str = ""
+    width: int = 0
+    height: int = 0
+    channels: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    sha256: str = ""
+    attempts: int = 1
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    failure: Failure | None = None
+    model: str = ""
+    finished_at: float = 0.0
