@@ -183,15 +183,15 @@ class JobPanel:
     def _tell(self, message: str) -> None:
         self.note.value = panel.render_part("told", message) if message else ""
 
-    def _act(self, action: Callable[[], Progress], message: str) -> None:
+    def _act(self, action: Callable[[], object], message: str) -> None:
         """Do what a button says, in a thread: the kernel goes on."""
         self.cancel_button.disabled = self.retry_button.disabled = True
         self._tell(message)
         threading.Thread(target=self._do, args=[action], name="pipeline-button", daemon=True).start()
 
-    def _do(self, action: Callable[[], Progress]) -> None:
+    def _do(self, action: Callable[[], object]) -> None:
         try:
-            self._paint(action())
+            action()
             self.follow()
         except PipelineError as error:
             self._tell(str(error))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from pipeline.catalogue import EnhancementModel, ModelCard, load_model, on_this_machine
 from pipeline.domain import Failure, Item, Job, Outcome, Stage
@@ -20,6 +21,9 @@ from pipeline.stages.promise import parse_hash, require_hash
 from pipeline.stages.resize import resize_image
 from pipeline.stages.store import Ready, Stored, prepare_image, put_image, store_image
 from pipeline.urls import OBJECT_STORES, redact, scheme_of
+
+# A backend's first import and its compiling are not for two threads at once.
+_LOADING: Final = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +85,14 @@ class Trial:
         )
 
 
-@functools.lru_cache(maxsize=4)
 def shared_model(card: ModelCard, threads: int) -> EnhancementModel:
-    """Load a model once a worker, rather than once a job."""
+    """Load a model once a worker, rather than once a job, whose plugins may be set up at the same moment."""
+    with _LOADING:
+        return _load_once(card, threads)
+
+
+@functools.lru_cache(maxsize=4)
+def _load_once(card: ModelCard, threads: int) -> EnhancementModel:
     return load_model(on_this_machine(card), threads)
 
 
