@@ -137,7 +137,7 @@ def test_a_run_that_code_starts_anew_comes_alive_in_the_widget(web: Web, tmp_pat
 
 def test_a_ledger_that_cannot_be_read_is_said_in_the_widget(photographs: Path, tmp_path: Path, client: Client) -> None:
     job = pipeline.run(photographs, tmp_path, Recipe(max_width=100, enhance=None), client=client)
-    job.wait()
+    job.wait(90)
     # Its results have gone, and a file is where its folder was.
     elsewhere = replace(job.job, destination=str(photographs / "spring" / "00.jpg"))
     panel = JobPanel(pipeline.JobHandle(elsewhere, job._store, job._settings))
@@ -149,7 +149,7 @@ def test_a_job_that_runs_elsewhere_has_the_same_widget(photographs: Path, tmp_pa
     job = pipeline.run(photographs, tmp_path, SMALL, client=client)
     elsewhere = pipeline.JobHandle(job.job, job._store, job._settings)
     panel = follow(elsewhere)
-    job.wait()
+    job.wait(90)
     assert panel.join(PATIENCE_S)
     assert panel.bars["store"].value == 40
     assert panel.strip.value.count("<img") == widget.STRIP_IMAGES
@@ -170,12 +170,12 @@ def test_a_run_that_ended_does_not_paint_over_the_one_that_goes_on(web: Web, tmp
     wait_until(panel.heading, lambda text: text.startswith("completed"))
     assert panel.join(PATIENCE_S)
     assert statuses == ["cancelled", "processing", "completed"]
-    job.wait()
+    job.wait(90)
 
 
 def test_secrets_of_a_place_are_not_shown(photographs: Path, tmp_path: Path, client: Client) -> None:
     job = pipeline.run(photographs, tmp_path, SMALL, client=client)
-    job.wait()
+    job.wait(90)
     place = "ftp://user:hunter2@example.org/out"
     snapshot = panel_module.render_snapshot(
         replace(job.job, destination=place), job.progress, pictures=[(f"{place}/a.jpg", "data:,")]

@@ -59,7 +59,7 @@ def half_done(urls: list[str], destination: Path, **options: Any) -> Iterator[pi
         yield job
     finally:
         job.cancel()
-        job.wait()
+        job.wait(90)
 
 
 def card_of(page: Page, job: pipeline.JobHandle) -> Locator:
@@ -116,7 +116,7 @@ def test_a_scheduler_of_dask_s_own_command_shows_how_jobs_ended(
         for name in ("a", "b")
     ]
     for job in jobs:
-        progress = job.wait()
+        progress = job.wait(90)
         card = card_of(page, job)
         expect(card.locator(".chip")).to_have_text("completed")
         expect(card).to_have_class("card ended")
@@ -130,7 +130,7 @@ def test_a_scheduler_of_dask_s_own_command_shows_how_jobs_ended(
 def test_the_chart_has_a_line_for_each_job(scheduler: Served, photographs: Path, page: Page, tmp_path: Path) -> None:
     page.goto(f"{scheduler.dashboard}/pipeline")
     job = pipeline.run(photographs, tmp_path, SMALL, cluster=scheduler.address)
-    job.wait()
+    job.wait(90)
     page.wait_for_function(
         """id => Bokeh.documents[0].get_model_by_name("speed").renderers[0].data_source.data.job.includes(id)""",
         arg=job.id,
@@ -172,7 +172,7 @@ def test_long_ids_and_narrow_windows_break_nothing(
     scheduler: Served, photographs: Path, page: Page, tmp_path: Path
 ) -> None:
     job = pipeline.run(photographs, tmp_path, SMALL, cluster=scheduler.address, job_id="7" + "-long" * 19)
-    job.wait()
+    job.wait(90)
     for width in (1400, 900, 390):
         page.set_viewport_size({"width": width, "height": 900})
         page.goto(f"{scheduler.dashboard}/pipeline")
@@ -228,7 +228,7 @@ def test_no_event_holds_a_place_or_a_secret(web: Web, scheduler: Served, tmp_pat
     broken = web.serve("/broken.jpg", b"<html>") + "?token=S3CRET"
     with Client(scheduler.address, set_as_default=False) as client:
         job = pipeline.run([url], tmp_path, SMALL, client=client, allow_private=True)
-        assert job.wait().result is not None
+        assert job.wait(90).result is not None
         failed = pipeline.run([broken], tmp_path, SMALL, client=client, allow_private=True)
         assert failed.wait().failed == 1
         events = [event for _, event in client.get_events(TOPIC) if _job_id(event) in (job.id, failed.id)]
