@@ -75,7 +75,7 @@ class Running:
         wait_until(lambda: condition() or not self.is_running(), what, timeout_s)
         assert condition(), f"{what}: not before the end of the process, {self.end()}"
 
-    def end(self, timeout_s: float = 60.0) -> Ended:
+    def end(self, timeout_s: float = 150.0) -> Ended:
         """Wait for its end; if that does not come, the test fails with what every process is doing."""
         try:
             out, err = self._popen.communicate(timeout=timeout_s)
