@@ -130,6 +130,11 @@ class JobHandle:
         Progress
             The last snapshot: of a final status, or ``stalled`` if the job's driver, in another process, has died.
             Failed images raise nothing: they are counted here, and listed by `failures`.
+
+        Raises
+        ------
+        StateError
+            If Redis does not answer, and the job does not run in this process.
         """
         with open_terminal_view(self.job) as view:
             deadline_s = math.inf if timeout is None else time.monotonic() + timeout
@@ -140,14 +145,26 @@ class JobHandle:
             view.show(latest)
             if latest.is_finished or (self._run and self._run.is_alive):
                 return latest
-            for latest in self._store.updates(self.id, timeout):
+            rest_s = None if timeout is None else max(0.0, deadline_s - time.monotonic())
+            for latest in self._store.updates(self.id, rest_s):
                 view.show(latest)
                 if latest.is_finished or latest.status == "stalled":
                     break
             return latest
 
     def cancel(self) -> Progress:
-        """Stop the job, wherever it runs; what was stored stays, and the job can be resumed."""
+        """Stop the job, wherever it runs; what was stored stays, and the job can be resumed.
+
+        Returns
+        -------
+        Progress
+            As it is now: images in hand are finished first.
+
+        Raises
+        ------
+        StateError
+            If Redis does not answer, and the job does not run in this process.
+        """
         if self._run and self._run.is_alive:
             self._run.cancel()
             return self._run.driver.latest
@@ -156,46 +173,89 @@ class JobHandle:
     def retry_failed(self, *, client: Client | None = None, cluster: ClusterPlace | None = None) -> Progress:
         """Run the failed images again, here; returns at once.
 
-        Of a job that was not completed, what is left is done too; where this process ran it before, if no other
-        place is given.
+        Of a job that was not completed, what is left is done too.
+
+        Parameters
+        ----------
+        client, cluster
+            As in `pipeline.run`; if neither is given, where this process ran it before.
+
+        Returns
+        -------
+        Progress
+            As it is now.
 
         Raises
         ------
         JobConflictError
             If the job is running.
+        LedgerError, ModelError, SourceError, StateError, ClusterError, SettingsError
+            If it cannot begin.
         """
         return self.start(self._choose_cluster(client, cluster), only_failed=True)
 
     def resume(self, *, client: Client | None = None, cluster: ClusterPlace | None = None) -> Progress:
         """Do what the ledger does not have yet, here; returns at once.
 
-        Where this process ran it before, if no other place is given.
+        Parameters
+        ----------
+        client, cluster
+            As in `pipeline.run`; if neither is given, where this process ran it before.
+
+        Returns
+        -------
+        Progress
+            As it is now.
 
         Raises
         ------
         JobConflictError
             If the job is running.
+        ModelError, SourceError, StateError, ClusterError, SettingsError
+            If it cannot begin.
         """
         return self.start(self._choose_cluster(client, cluster))
 
     def outcomes(self) -> pd.DataFrame:
-        """Return the ledger: one row an image that has an Outcome."""
+        """Return the ledger: one row an image that has an Outcome.
+
+        Raises
+        ------
+        LedgerError
+            If it cannot be read, as without the storage options that it needs.
+        """
         outcomes: pd.DataFrame = self._ledger().read().to_pandas()
         return outcomes
 
     def tail(self, most_outputs: int) -> LedgerTail:
-        """Return what follows the ledger while the job runs, for a view: failures in groups, and latest results."""
+        """Return what follows the ledger while the job runs, for a view: failures in groups, and latest results.
+
+        Parameters
+        ----------
+        most_outputs : int
+            How many of the latest results are kept.
+        """
         from pipeline.runner.tail import LedgerTail
 
         return LedgerTail(self._ledger(), most_outputs)
 
     def gallery(self, limit: int = 24) -> Gallery:
-        """Return results as pictures in a grid, at most `limit`, evenly spread over all that are stored.
+        """Return results as pictures in a grid, evenly spread over all that are stored.
+
+        Parameters
+        ----------
+        limit : int
+            How many at most.
 
         Returns
         -------
         Gallery
             A notebook shows it.
+
+        Raises
+        ------
+        LedgerError
+            If the ledger cannot be read.
         """
         from pipeline.display.gallery import make_gallery
 
@@ -218,6 +278,8 @@ class JobHandle:
         ------
         DestinationError
             If the file cannot be written.
+        LedgerError
+            If the ledger cannot be read.
         """
         from pipeline.display.report import make_report
 
@@ -232,7 +294,13 @@ class JobHandle:
         Returns
         -------
         DataFrame
-            Columns ``stage error count example message remedy``: the example is one URL and its message.
+            Columns ``stage error count example message remedy``: the example is one URL, as it may be shown, and its
+            message.
+
+        Raises
+        ------
+        LedgerError
+            If the ledger cannot be read.
         """
         from pipeline.runner.failures import group_failures
 

@@ -119,6 +119,9 @@ def run(
 
     Raises
     ------
+    JobConflictError
+        If another process runs a job of that id, or the id belongs to a job of another collection, destination, recipe,
+        columns or output.
     RecipeError, ModelError, SourceError, DestinationError, StateError, ClusterError, SettingsError
         Before any work begins, if it cannot be done.
     """
@@ -175,12 +178,14 @@ def attach(job_id: str, *, storage_options: Mapping[str, Any] | None = None) -> 
     ----------
     job_id : str
     storage_options : mapping, optional
-        As in fsspec, where its ledger needs them.
+        As in fsspec, where its ledger needs them; those of a run of this process are known.
 
     Raises
     ------
     JobNotFoundError
         If no job has that id.
+    StateError, SettingsError
+        If Redis does not answer, or the environment means nothing.
     """
     settings = Settings.from_environ()
     store = _store_of(settings)
@@ -201,7 +206,23 @@ def models() -> list[ModelCard]:
 
 
 def jobs(limit: int = 50) -> list[JobHandle]:
-    """Return the recent jobs, the newest first; a notebook shows them as a table."""
+    """Return the recent jobs, the newest first; a notebook shows them as a table.
+
+    Parameters
+    ----------
+    limit : int
+        How many at most.
+
+    Returns
+    -------
+    list of JobHandle
+        Without storage options: `attach` takes those that a ledger needs.
+
+    Raises
+    ------
+    StateError, SettingsError
+        If Redis does not answer, or the environment means nothing.
+    """
     settings = Settings.from_environ()
     store = _store_of(settings)
     found = store.jobs(limit)

@@ -68,7 +68,9 @@ class Plan:
     threads : int
         Cores that the estimate is for.
     images_per_second : float
+        What a run with so many threads is expected to reach.
     eta_seconds : float
+        What the whole collection will take at that speed.
     bottleneck : {"fetch", "resize", "enhance", "store"}
     advice : str
         What would make the run faster.
@@ -149,6 +151,8 @@ def preview(
 ) -> Preview:
     """Do to one image what a run would do, and return both; a notebook shows them with a slider between.
 
+    The source has ten seconds, and is asked once.
+
     Parameters
     ----------
     image : path or URL
@@ -158,10 +162,16 @@ def preview(
     allow_private : bool, optional
         Whether the image may be on an address that is not public; ``PIPELINE_ALLOW_PRIVATE`` if not given.
 
+    Returns
+    -------
+    Preview
+
     Raises
     ------
     StageError
         If the image cannot be fetched, decoded, enhanced or encoded.
+    RecipeError, ModelError, SettingsError
+        As in `pipeline.run`.
     """
     recipe = recipe or Recipe()
     with _trial(recipe, storage_options, allow_private) as equipment:
@@ -189,6 +199,9 @@ def plan(
 ) -> Plan:
     """Try a sample of a collection on one core, and estimate the whole; nothing is kept.
 
+    A source has ten seconds and is asked once: what recovers in a run counts as failed here. The estimate is for cores
+    of this kind.
+
     Parameters
     ----------
     collection : path, glob, URL, manifest, or a sequence of paths and URLs
@@ -203,9 +216,13 @@ def plan(
     allow_private : bool, optional
         Whether sources may be on addresses that are not public; ``PIPELINE_ALLOW_PRIVATE`` if not given.
 
+    Returns
+    -------
+    Plan
+
     Raises
     ------
-    RecipeError, ModelError, SourceError
+    RecipeError, ModelError, SourceError, SettingsError
         As in `pipeline.run`.
     """
     recipe = recipe or Recipe()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import re
 import tomllib
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.runner.cluster_settings import parse_settings
+from pipeline.runner.named_cluster import find_class
 
 DOCUMENT = (Path(__file__).parents[1] / "docs" / "clusters.md").read_text("utf-8")
 EXAMPLES = re.findall(r"```toml\n(.*?)```", DOCUMENT, re.DOTALL)
@@ -22,6 +25,10 @@ def test_the_settings_of_the_document_are_allowed(example: str, tmp_path: Path) 
     spec = parse_settings(content, tmp_path, "cluster.toml")
     assert spec.class_name == content["class"]
     assert spec.arguments == content["arguments"]
+    with contextlib.suppress(ModuleNotFoundError):
+        # Where the package of the class is installed, the class is in it.
+        importlib.import_module(spec.class_name.partition(".")[0])
+        assert callable(find_class(spec))
 
 
 def test_the_document_has_an_example_for_each_kind() -> None:

@@ -318,9 +318,7 @@ def test_a_manifest_names_results_promises_their_bytes_and_has_columns_for_the_l
     assert list(outcomes["error"].sort_index()) == ["", "NotAnImageError", "", "HashError", "RowError"]
 
 
-def test_a_job_that_goes_on_elsewhere_is_followed_there(
-    photographs: Path, tmp_path: Path, client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_that_goes_on_elsewhere_is_followed_there(photographs: Path, tmp_path: Path, client: Client) -> None:
     """Its own run has ended here; what another process does is not to be missed."""
     job = pipeline.run(photographs, tmp_path, SMALL, client=client)
     job.cancel()

@@ -139,7 +139,7 @@ def test_the_first_run_as_in_jupyterlab(workplace: Path) -> None:
     assert int(stopped[1]) < 38
     assert "completed: 38 of 38 done" in executed.text("large.resume()")
     assert "completed" in executed.text("subprocess.run(command")
-    assert "<svg" in (workplace / "demo" / "report.html").read_text("utf-8")
+    assert "<svg" in (workplace / "demo" / "1" / "report.html").read_text("utf-8")
 
 
 @pytest.mark.slow
@@ -181,8 +181,8 @@ def test_the_dask_dashboard(workplace: Path) -> None:
 def test_a_scheduled_batch_run_twice_by_papermill_does_nothing_twice(workplace: Path) -> None:
     first = papermill(workplace, date="2026-11-25")
     assert first.returncode == 0, first.stderr
-    outputs = {path: path.stat().st_mtime_ns for path in (workplace / "demo" / "nightly").glob("*.webp")}
-    ledger = workplace / "demo" / "nightly" / "_ledger" / "nightly-2026-11-25"
+    outputs = {path: path.stat().st_mtime_ns for path in (workplace / "demo" / "5" / "nightly").glob("*.webp")}
+    ledger = workplace / "demo" / "5" / "nightly" / "_ledger" / "nightly-2026-11-25"
     rows = pd.read_parquet(ledger)
     assert len(outputs) == (rows["status"] == "stored").sum() == 21
 
@@ -203,7 +203,7 @@ def test_a_scheduled_batch_run_twice_by_papermill_does_nothing_twice(workplace: 
 @pytest.mark.parametrize(
     ("parameters", "reason"),
     [
-        ({"most_failed": "0"}, "1 of 22 images failed; see demo/report.html"),
+        ({"most_failed": "0"}, "1 of 22 images failed; see demo/5/report.html"),
         ({"collection": "nowhere"}, "no such file or folder"),
     ],
 )

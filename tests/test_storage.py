@@ -37,7 +37,7 @@ def test_a_folder_that_was_removed_is_made_again(tmp_path: Path) -> None:
         (tmp_path / "a").rmdir()
 
 
-def test_a_bucket_is_never_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bucket_is_never_made() -> None:
     class Buckets(fsspec.AbstractFileSystem):  # type: ignore[misc]
         protocol = ("s3", "s3a")
 

@@ -47,9 +47,9 @@ def read_registry(path: Path) -> dict[str, Registered]:
         If it cannot be read, or an entry lacks something or has something wrong. The message names the file, the
         model, the field and what is allowed.
     """
-    if not path.exists():
-        return {}
     try:
+        if not path.exists():
+            return {}
         content = tomllib.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot read the models of {str(path)!r}: {error}") from error

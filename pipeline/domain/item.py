@@ -14,7 +14,7 @@ class Item:
     key : str
         Stable, unique in its job and safe as a relative file name: the output's name without its suffix.
     url : str
-        Where its bytes are: an http(s) URL, a local path, or another URL that fsspec opens.
+        Where its bytes are: an http(s) URL, a local path, or another URL that fsspec opens; empty with a `problem`.
     expected_hash : str
         What its manifest promises about its bytes, as written there; empty for nothing.
     extra : tuple of (str, str or None)

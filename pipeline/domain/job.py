@@ -26,18 +26,23 @@ class FetchPolicy:
     Attributes
     ----------
     timeout_s : float
-        Seconds for one whole answer, headers and body.
+        Seconds for one whole answer, headers and body: more than 0, at most 3600.
     retries : int
-        How often a failure that may pass is tried again.
+        How often a failure that may pass is tried again, 0 to 100.
     max_bytes : int
         The most bytes that one image may have.
     connections_per_host : int
-        Concurrent requests to one host from one worker.
+        Concurrent requests to one host or bucket from one worker, 1 to 1000.
     allow_private : bool
         Whether addresses that are not public (loopback, private networks) may be dialled.
     places : tuple of str or None
         What a source may begin with, where a stranger decides what is asked for; None for anything that the user
         can read.
+
+    Raises
+    ------
+    RecipeError
+        If a field is out of range.
     """
 
     timeout_s: float = 30.0

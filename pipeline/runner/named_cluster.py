@@ -6,7 +6,7 @@ import contextlib
 import importlib
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import dask
@@ -96,8 +96,8 @@ def make_security(tls: Tls) -> Security:
     return security
 
 
-def find_class(spec: ClusterSpec) -> type[Cluster]:
-    """Import the class that a settings file names.
+def find_class(spec: ClusterSpec) -> Callable[..., Cluster]:
+    """Import the class that a settings file names, or the function that makes a cluster, as Dask's own `SSHCluster` is.
 
     Raises
     ------
@@ -115,11 +115,18 @@ def find_class(spec: ClusterSpec) -> type[Cluster]:
         raise SettingsError(
             f"cannot import {module_name!r} for class {spec.class_name!r}: {error}; try `pip install {package!r}`"
         ) from error
-    if not isinstance(found, type):
+    if not callable(found):
         raise SettingsError(f"{module_name!r} has no class {name!r}")
-    if not all(callable(getattr(found, method, None)) for method in ("scale", "adapt", "close")):
+    if isinstance(found, type) and not all(
+        callable(getattr(found, each, None)) for each in ("scale", "adapt", "close")
+    ):
         raise SettingsError(f"{spec.class_name!r} is no Dask cluster: it has no scale, adapt and close")
-    return found
+    make_cluster: Callable[..., Cluster] = found
+    return make_cluster
+
+
+def _is_local(make_cluster: Callable[..., Cluster]) -> bool:
+    return isinstance(make_cluster, type) and issubclass(make_cluster, LocalCluster)
 
 
 @contextlib.contextmanager
@@ -133,12 +140,12 @@ def open_named(spec: ClusterSpec) -> Iterator[PlacedClient]:
     ClusterError
         If it cannot start. The message is the class's own, without what is secret in the arguments.
     """
-    cluster_type = find_class(spec)
+    make_cluster = find_class(spec)
     arguments = {**spec.arguments, **_given(security=make_security(spec.tls) if spec.tls else None)}
     with contextlib.ExitStack() as stack:
         try:
-            with starting(_NAMED_CONFIG, are_workers_ours=issubclass(cluster_type, LocalCluster)):
-                cluster = stack.enter_context(cluster_type(**arguments))
+            with starting(_NAMED_CONFIG, are_workers_ours=_is_local(make_cluster)):
+                cluster = stack.enter_context(make_cluster(**arguments))
                 if spec.maximum is not None:
                     cluster.adapt(minimum=spec.minimum, maximum=spec.maximum)
                 elif spec.workers is not None:

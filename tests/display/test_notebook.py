@@ -173,3 +173,10 @@ def test_jobs_are_a_table_and_a_preview_has_a_slider(kernel: Kernel, photographs
     assert gallery["text/html"].count("data:image/jpeg") == 12
     (report,) = kernel.run("job.report()").shown
     assert "<iframe" in report["text/html"]
+
+
+def test_without_anybody_in_front_the_last_expression_shows_the_job_once(
+    kernel: Kernel, photographs: Path, tmp_path: Path
+) -> None:
+    cell = kernel.run(f"pipeline.run({str(photographs)!r}, {str(tmp_path)!r}, small)", is_attended=False)
+    assert len(cell.shown) == 1

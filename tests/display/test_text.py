@@ -14,10 +14,12 @@ from pipeline.display.text import (
     BarsView,
     JsonView,
     LinesView,
+    SilentView,
     choose_view,
     describe,
     name_collection,
     open_console,
+    open_terminal_view,
     render_bars,
     summary,
 )
@@ -88,6 +90,14 @@ def test_the_first_moments_promise_no_end() -> None:
     """One image in the first half second would mean hours."""
     assert "left" not in describe(replace(RUNNING, seconds=0.5))
     assert not any("left" in line for line in draw(replace(RUNNING, seconds=0.5)))
+
+
+@pytest.mark.parametrize(("is_terminal", "view"), [("1", BarsView), ("0", SilentView)])
+def test_whoever_waits_sees_bars_on_a_terminal_and_nothing_elsewhere(
+    is_terminal: str, view: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TTY_COMPATIBLE", is_terminal)
+    assert type(open_terminal_view(JOB)) is view
 
 
 def test_lines_come_now_and_then_and_whenever_the_status_changes() -> None:

@@ -117,6 +117,6 @@ def test_an_empty_collection_says_what_was_looked_for(tmp_path: Path, name: str,
     assert str(caught.value).startswith(f"no images in '{tmp_path / name}'; looked for {looks_for}")
 
 
-def test_the_first_item_is_the_first_of_every_iteration(tmp_path: Path) -> None:
+def test_the_first_item_is_the_first_of_every_iteration() -> None:
     collection = open_collection(["https://example.com/a.jpg", "https://example.com/b.jpg"])
     assert first_item(collection) == first_item(collection) == next(iter(collection))

@@ -125,7 +125,7 @@ def test_an_endless_body_is_refused_at_the_limit(web: Web) -> None:
 # HTTP: addresses as they are written
 
 
-def test_a_quoted_url_is_sent_as_it_stands(web: Web) -> None:
+def test_a_quoted_url_is_sent_as_it_stands() -> None:
     """Quoting it in another way would break a signature."""
 
     async def request_line() -> bytes:

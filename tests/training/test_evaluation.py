@@ -51,7 +51,7 @@ def test_upscale2x_beats_lanczos(coffee):
     assert "**" in markdown_table(found.summary())
 
 
-def test_best_parameter_of_a_filter_is_chosen_for_each_damage(coffee, monkeypatch):
+def test_best_parameter_of_a_filter_is_chosen_for_each_damage(coffee):
     found = evaluate(load_model(find_model("restore")), [coffee])
     summary = found.summary()
     tried = found.table[found.table["method"] == "non-local means"]
