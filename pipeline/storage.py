@@ -106,8 +106,13 @@ def move_whole(fs: fsspec.AbstractFileSystem, path: str, target: str) -> None:
         Path(path).replace(target)
     else:
         # Not `mv`, which takes brackets in a name for a pattern.
-        fs.cp_file(path, target)
-        fs.rm_file(path)
+        try:
+            fs.cp_file(path, target)
+        except NotImplementedError:
+            # FTP's server, for one, renames but does not copy.
+            fs.mv(path, target)
+        else:
+            fs.rm_file(path)
 
 
 async def put_whole(fs: fsspec.AbstractFileSystem, path: str, data: bytes) -> None:

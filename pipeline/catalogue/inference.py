@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Lock
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,12 +64,14 @@ class _OpenVinoInference:
     new size.
     """
 
+    # Of all models: compiling traces the network with Keras, whose state is the whole process's.
+    _compiling: ClassVar[Lock] = Lock()
+
     def __init__(self, network: Any, precision: Precision, threads: int) -> None:
         self._network = network
         self._configuration = _configuration(precision, threads)
         self._threads = threads
         self._requests_by_size: dict[tuple[int, int] | None, queue.SimpleQueue[Any]] = {}
-        self._compiling = Lock()
         self._is_free_in_size = True
         self._is_free_in_size = self._is_right_at(_TRIED)
 

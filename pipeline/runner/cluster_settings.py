@@ -22,6 +22,7 @@ A class is code: the file belongs to whoever starts the run, and nothing that a 
 from __future__ import annotations
 
 import json
+import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -198,7 +199,7 @@ def _read_resources(table: object, subject: str) -> dict[str, float]:
 
 
 def _is_positive(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def _read_tls(table: object, folder: Path, subject: str) -> Tls:

@@ -10,13 +10,12 @@ import contextlib
 import importlib
 import itertools
 import logging
-import queue
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from distributed import Client, Future, KilledWorker
@@ -28,7 +27,18 @@ from pipeline.runner.announcer import Announcer
 from pipeline.runner.buffer import OutcomeBuffer
 from pipeline.runner.cluster import count_threads
 from pipeline.runner.core import Batch, RunCore
-from pipeline.runner.equipping import Equipped, WorkerRefused, equipped
+from pipeline.runner.equipping import equipped
+from pipeline.runner.events import (
+    CancelRequested,
+    Counted,
+    Equipped,
+    Event,
+    EventQueue,
+    LeaseTaken,
+    LeaveRequested,
+    TaskEnded,
+    WorkerRefused,
+)
 from pipeline.runner.images import Equipment
 from pipeline.runner.ledger import Ledger
 from pipeline.runner.named_cluster import enhance_resources
@@ -36,6 +46,7 @@ from pipeline.runner.reporter import Reporter
 from pipeline.runner.seen import SeenKeys
 from pipeline.runner.sharded import ShardEquipment
 from pipeline.runner.shards import ShardBuffer
+from pipeline.runner.shown import Shown
 from pipeline.runner.tasks import TASKS, EquipWorker, task_key
 from pipeline.state import Lease
 
@@ -49,45 +60,14 @@ REPORT_INTERVAL_S: Final = 0.04
 # How long a cancelled run waits for the images that are in the workers' hands.
 CANCEL_GRACE_S: Final = 1.5
 
+# How long it waits for shards that are being packed: a cluster whose workers have gone packs none.
+PACK_GRACE_S: Final = 30.0
+
 # A longer collection is counted beside the run, so that its first images need not wait for its last name.
 PEEK_ITEMS: Final = 2000
 
 # A fetch leaves its thread at once, so it goes before all computing: that is what keeps the fetches ahead.
 FETCH_PRIORITY: Final = 10
-
-
-@dataclass(frozen=True, slots=True)
-class TaskEnded:
-    """A task has ended, well or not."""
-
-    batch_number: int
-    stage: Stage
-    future: Future
-
-
-@dataclass(frozen=True, slots=True)
-class Counted:
-    """The collection has been counted."""
-
-    total: int
-
-
-@dataclass(frozen=True, slots=True)
-class CancelRequested:
-    """Somebody wants the run to stop."""
-
-
-@dataclass(frozen=True, slots=True)
-class LeaveRequested:
-    """The process is to end, and another one to go on with the job."""
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseTaken:
-    """Another driver has taken the job over."""
-
-
-Event = TaskEnded | Equipped | WorkerRefused | Counted | CancelRequested | LeaveRequested | LeaseTaken
 
 
 class Driver:
@@ -135,7 +115,7 @@ class Driver:
         self._ledger = Ledger(job.destination, job.id, storage_options)
         # Tells the tasks of this run from those of an earlier one that the scheduler may still know.
         self._run_id = uuid.uuid4().hex[:12]
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._events = EventQueue()
         self._buffer = OutcomeBuffer(self._ledger, job.recipe.fingerprint)
         self._futures: dict[int, dict[Stage, Future]] = {}
         self._core: RunCore | None = None
@@ -144,14 +124,12 @@ class Driver:
         self._enhance_resources: Mapping[str, float] = {}
         self._refused: dict[str, str] = {}
         self._is_leaving = False
-        self._latest = before
-        self._has_ended = False
-        self._changed = threading.Condition()
+        self._shown = Shown(before)
 
     @property
     def latest(self) -> Progress:
         """The run as it is now, whatever Redis knows of it."""
-        return self._latest
+        return self._shown.latest
 
     def cancel(self) -> None:
         """Ask the run to stop; from any thread."""
@@ -163,14 +141,7 @@ class Driver:
 
     def updates(self) -> Iterator[Progress]:
         """Yield the run as it is now, then as it changes, until it has ended; from any thread."""
-        shown: Progress | None = None
-        while shown is not self._latest or not self._has_ended:
-            with self._changed:
-                while shown is self._latest and not self._has_ended:
-                    self._changed.wait()
-                is_news, shown = shown is not self._latest, self._latest
-            if is_news:
-                yield shown
+        return self._shown.updates()
 
     def run(self) -> None:
         """Drive the job to its end and publish it; what makes the whole job fail is in its state, not raised."""
@@ -182,7 +153,7 @@ class Driver:
             self._show(self._snapshot("processing"), reporter)
             # The ledger's first conversion imports pandas, half a second of work: better while the workers start.
             threading.Thread(target=importlib.import_module, args=["pandas"], name="pipeline-import").start()
-            with self._connect() as client, Announcer(client, self._latest) as self._announcer:
+            with self._connect() as client, Announcer(client, self.latest) as self._announcer:
                 last = self._run_on(client, reporter)
                 # Before the cluster is closed: nobody is to wait for that.
                 self._conclude(last, reporter)
@@ -198,7 +169,7 @@ class Driver:
                 last = replace(self._snapshot("failed"), error=reason)
             self._conclude(last if is_lease_ours else None, reporter)
             self._show(last)
-            self._end()
+            self._shown.end()
 
     def _conclude(self, last: Progress | None, reporter: Reporter) -> None:
         """Publish the run's end, or leave what is left to the next queue worker."""
@@ -244,18 +215,23 @@ class Driver:
     def _loop(self, core: RunCore, client: Client, items: Iterator[Item], reporter: Reporter) -> Progress:
         flushed_at = reported_at = time.monotonic()
         cancelled_at: float | None = None
+        reporter.watch()
         while not (self._buffer.advance(time.monotonic(), is_last=core.is_over) and core.is_over):
             if self._is_equipped:
                 self._feed(core, client, items)
-            self._handle(core, client, self._next_events())
+            self._handle(core, client, self._events.take(REPORT_INTERVAL_S))
             now = time.monotonic()
             if core.is_cancelled:
                 cancelled_at = cancelled_at or now
                 if now - cancelled_at > CANCEL_GRACE_S:
                     core.drop_in_flight()
                     self._futures.clear()
-            if self._is_equipped and now - reported_at > REPORT_INTERVAL_S:
-                self._show(core.snapshot("processing", now), reporter)
+                if core.is_over and now - cancelled_at > PACK_GRACE_S:
+                    # What is not in a shard yet is packed by whoever goes on.
+                    return core.snapshot("cancelled", now)
+            if now - reported_at > REPORT_INTERVAL_S:
+                # Until the workers are there, there is nothing new; but the run lives.
+                self._show(core.snapshot("processing", now) if self._is_equipped else self.latest, reporter)
                 reported_at = now
             if now - flushed_at > FLUSH_INTERVAL_S:
                 self._buffer.flush(now)
@@ -290,17 +266,12 @@ class Driver:
                 resources=dict(self._enhance_resources) if stage == "enhance" else None,
                 pure=False,
             )
-            future.add_done_callback(lambda done, stage=stage: self._events.put(TaskEnded(batch.number, stage, done)))
+            future.add_done_callback(lambda done, stage=stage: self._hear_end(batch.number, stage, done))
 
-    def _next_events(self, timeout_s: float = REPORT_INTERVAL_S) -> list[Event]:
-        """Wait for an event, for a moment; return it with all that have come since."""
-        events: list[Event] = []
-        try:
-            events.append(self._events.get(timeout=timeout_s))
-            while True:
-                events.append(self._events.get_nowait())
-        except queue.Empty:
-            return events
+    def _hear_end(self, number: int, stage: Stage, future: Future) -> None:
+        # What was given up ends too: nobody would take it out of the queue, and a worker would keep its result.
+        if number in self._futures:
+            self._events.put(TaskEnded(number, stage, future))
 
     def _handle(self, core: RunCore, client: Client, events: list[Event]) -> None:
         stored: dict[int, Future] = {}
@@ -370,7 +341,7 @@ class Driver:
     def _confirm_lease(self) -> None:
         """Raise LeaseLostError if another driver has taken the job over; else none will for the next seconds."""
         try:
-            self._lease.publish(self._latest)
+            self._lease.publish(self.latest)
         except LeaseLostError:
             raise
         except StateError as error:
@@ -378,18 +349,11 @@ class Driver:
             log.warning("%s; the run goes on", error, extra={"job_id": self.job.id})
 
     def _show(self, progress: Progress, reporter: Reporter | None = None) -> None:
-        with self._changed:
-            self._latest = progress
-            self._changed.notify_all()
+        self._shown.show(progress)
         if reporter:
             reporter.report(progress)
         if self._announcer:
             self._announcer.announce(progress)
-
-    def _end(self) -> None:
-        with self._changed:
-            self._has_ended = True
-            self._changed.notify_all()
 
     def _snapshot(self, status: JobStatus) -> Progress:
         if self._core:
@@ -400,5 +364,5 @@ class Driver:
     def _count(self) -> None:
         # What makes the collection unreadable, the driver meets itself.
         with contextlib.suppress(PipelineError):
-            total = sum(1 for _ in itertools.takewhile(lambda _: not self._has_ended, self._items))
+            total = sum(1 for _ in itertools.takewhile(lambda _: not self._shown.has_ended, self._items))
             self._events.put(Counted(total))

@@ -5,32 +5,18 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, Final
 
 from distributed import Client
 
+from pipeline.errors import LeaseLostError
+from pipeline.runner.events import Equipped, WorkerRefused
 from pipeline.runner.named_cluster import await_workers
 from pipeline.runner.tasks import EquipWorker
 
 # How long the end of a run waits for workers that still load a model, and then for all to drop their Equipment: Dask
 # complains if it is closed in between, but a worker that hangs is not to hold the run.
 EQUIP_PATIENCE_S: Final = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Equipped:
-    """Every worker has the job's Equipment, or cannot have it for the reason given."""
-
-    error: Exception | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerRefused:
-    """A worker cannot have the job's Equipment; if it has joined in mid-run, this is all that is heard of it."""
-
-    worker: str
-    reason: str
 
 
 @contextlib.contextmanager
@@ -74,10 +60,16 @@ def equipped(client: Client, plugin: EquipWorker, tell: Callable[[Equipped | Wor
     unequipping = threading.Thread(target=unequip, name="pipeline-unequip", daemon=True)
     client.subscribe_topic(plugin.topic, hear)
     equipping.start()
+    has_successor = False
     try:
         yield
+    except LeaseLostError:
+        has_successor = True
+        raise
     finally:
         is_given_up.set()
         equipping.join(EQUIP_PATIENCE_S)
-        unequipping.start()
-        unequipping.join(EQUIP_PATIENCE_S)
+        # Whoever has taken the job over has put his Equipment in the place of ours.
+        if not has_successor:
+            unequipping.start()
+            unequipping.join(EQUIP_PATIENCE_S)

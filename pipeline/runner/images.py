@@ -50,7 +50,7 @@ class Carried:
 class Trial:
     """A with-block that turns the error of one image in one stage into a Failure, and takes the time.
 
-    This is the only place where any error is caught: what it does not know becomes a failed image too, and the run
+    This is where any error of an image is caught: what it does not know becomes a failed image too, and the run
     goes on.
     """
 

@@ -196,15 +196,31 @@ def _given(**arguments: Any) -> dict[str, Any]:
 
 def _tell_cause(error: BaseException) -> str:
     """Say what went wrong at first: what Dask raises of it often says no more than that something did."""
-    while cause := error.__cause__ or error.__context__:
+    while cause := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
         error = cause
     return f"{type(error).__name__}: {error}"
 
 
 def _without_secrets(message: str, arguments: Mapping[str, Any]) -> str:
-    for name, value in arguments.items():
-        if isinstance(value, Mapping):
-            message = _without_secrets(message, value)
-        elif isinstance(value, str) and value and _SECRET.search(name):
-            message = message.replace(value, "***")
+    for text in filter(None, _secrets_in(arguments)):
+        message = message.replace(text, "***")
     return message
+
+
+def _secrets_in(value: Any, *, is_secret: bool = False) -> Iterator[str]:
+    """Yield the texts that are secret by their names, in whatever way these are given."""
+    match value:
+        # As Kubernetes has them: {"name": "API_TOKEN", "value": "…"}.
+        case {"name": str(name), "value": str(text)} if text and _SECRET.search(name):
+            yield text
+        case Mapping():
+            for name, each in value.items():
+                yield from _secrets_in(each, is_secret=is_secret or _SECRET.search(str(name)) is not None)
+        case list() | tuple():
+            for each in value:
+                yield from _secrets_in(each, is_secret=is_secret)
+        case str() if value and is_secret:
+            yield value
+        # As a script has them: export PASSWORD=….
+        case str() if "=" in value and _SECRET.search(value.partition("=")[0]):
+            yield value.partition("=")[2].strip("'\" ")

@@ -44,6 +44,7 @@ class Reporter:
         self._on_lease_lost = on_lease_lost
         self._latest: Progress | None = None
         self._reported_at_s = time.monotonic()
+        self._is_watched = False
         self._is_new = False
         self._is_closing = False
         self._is_cancel_known = False
@@ -57,6 +58,12 @@ class Reporter:
             self._latest, self._is_new = progress, True
             self._reported_at_s = time.monotonic()
             self._changed.notify()
+
+    def watch(self) -> None:
+        """Take silence for a driver that hangs, from now on: while a run starts it has nothing to say."""
+        with self._changed:
+            self._is_watched = True
+            self._reported_at_s = time.monotonic()
 
     def close(self, last: Progress | None) -> None:
         """Publish the last snapshot, if any, and end; a second call does nothing."""
@@ -73,7 +80,7 @@ class Reporter:
         while self._await_next():
             with self._changed:
                 progress, self._is_new = self._latest, False
-                is_silent = time.monotonic() - self._reported_at_s > SILENCE_S
+                is_silent = self._is_watched and time.monotonic() - self._reported_at_s > SILENCE_S
             if progress is None or is_silent:
                 continue
             job = {"job_id": progress.job_id}

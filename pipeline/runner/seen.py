@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
+
+from pipeline.scratch import open_scratch
 
 
 class SeenKeys:
@@ -15,13 +16,7 @@ class SeenKeys:
     """
 
     def __init__(self) -> None:
-        # An empty name is a temporary database: SQLite keeps it in a small cache and spills the rest to a file that
-        # is gone when it is closed.
-        self._database = sqlite3.connect("", isolation_level=None)
-        self._database.execute("PRAGMA journal_mode = OFF")
-        self._database.execute("CREATE TABLE keys (key TEXT PRIMARY KEY) WITHOUT ROWID")
-        # One transaction for all: nobody else reads it, and nothing is ever rolled back.
-        self._database.execute("BEGIN")
+        self._database = open_scratch("CREATE TABLE keys (key TEXT PRIMARY KEY) WITHOUT ROWID")
 
     def add(self, key: str) -> bool:
         """Add a key; return whether it is new."""

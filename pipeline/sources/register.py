@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
 from hashlib import blake2b
 from types import TracebackType
 from typing import Self
 
+from pipeline.scratch import open_scratch
 from pipeline.sources.keys import digested_key, fold_key, key_for_name
 
 
@@ -18,12 +18,7 @@ class KeyRegister:
     """
 
     def __init__(self) -> None:
-        # An empty name is a temporary database: SQLite spills it to a file that is gone when it is closed.
-        # A generator that holds it may be closed by another thread than the one that ran it.
-        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        self._database.execute("PRAGMA journal_mode = OFF")
-        self._database.execute("CREATE TABLE keys (folded BLOB PRIMARY KEY, name BLOB, url BLOB) WITHOUT ROWID")
-        self._database.execute("BEGIN")
+        self._database = open_scratch("CREATE TABLE keys (folded BLOB PRIMARY KEY, name BLOB, url BLOB) WITHOUT ROWID")
 
     def claim(self, name: str, url: str) -> str | None:
         """Return the key of the image that a row names; None if an earlier row gave the name to another URL."""

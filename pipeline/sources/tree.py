@@ -10,7 +10,7 @@ from typing import Final, NamedTuple, Self
 
 from pipeline.domain import Item
 from pipeline.errors import SourceError
-from pipeline.sources.folder import FileNames
+from pipeline.sources.file_names import FileNames
 from pipeline.sources.keys import name_folders
 from pipeline.sources.location import Location, encodable, reading
 from pipeline.sources.pattern import Pattern, split_magic

@@ -153,3 +153,20 @@ def test_updates_of_a_run_end_with_it_in_every_thread(photographs: Path, tmp_pat
         thread.join()
     assert [kept[-1] for kept in seen] == ["completed", "completed"]
     assert [progress.status for progress in job.updates()] == ["completed"]
+
+
+@pytest.mark.usefixtures("redis_url")
+def test_a_run_that_lost_its_lease_leaves_its_successor_the_equipment(
+    web: Web, tmp_path: Path, client: Client, redis_url: str
+) -> None:
+    """Both run on one scheduler, and the workers know one Equipment a job."""
+    first = pipeline.run(slow_urls(web, 60), tmp_path, SMALL, client=client, allow_private=True)
+    wait_for_first(first)
+    with Redis.from_url(redis_url) as redis:
+        # As if it had been suspended for longer than its lease.
+        redis.delete(f"job:{first.id}:lease")
+    second = pipeline.JobHandle(first.job, first._store, first._settings)
+    second.resume(client=client)
+    first.join(60)
+    progress = second.wait(60)
+    assert (progress.status, progress.stored, progress.failed) == ("completed", 60, 0)

@@ -134,18 +134,27 @@ def test_what_a_class_says_of_its_arguments_is_told_without_secrets() -> None:
         open_client(settings),
     ):
         pass
-    settings = {"class": "tests.runner.test_named_cluster.TalkativeCluster", "arguments": {"api_token": "hunter2"}}
+    secrets = {
+        "api_token": "hunter2",
+        "env": [{"name": "DB_PASSWORD", "value": "hunter3"}],
+        "prologue": ["export API_KEY=hunter4", "module load python"],
+    }
+    settings = {"class": "tests.runner.test_named_cluster.TalkativeCluster", "arguments": secrets}
     with pytest.raises(ClusterError) as caught, open_client(settings):
         pass
     assert "refused" in str(caught.value)
-    assert "hunter2" not in str(caught.value)
+    assert "module load python" in str(caught.value)
+    assert "hunter" not in str(caught.value)
 
 
 class TalkativeCluster:
     """Says its secrets."""
 
-    def __init__(self, api_token: str) -> None:
-        raise ValueError(f"refused: {api_token}")
+    def __init__(self, **arguments: object) -> None:
+        try:
+            raise KeyError("unknown")
+        except KeyError:
+            raise ValueError(f"refused: {arguments}") from None
 
     def scale(self) -> None: ...
 

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import SourceError
-from pipeline.sources import folder, open_collection
-from pipeline.sources.folder import FileNames, list_remote
+from pipeline.sources import file_names, open_collection
+from pipeline.sources.file_names import FileNames
+from pipeline.sources.folder import list_remote
 from pipeline.sources.keys import name_files
 from tests.fixtures.s3 import S3
 
@@ -20,7 +21,7 @@ names = st.text(st.sampled_from("aAäÄ.-_ß\ud800"), min_size=1, max_size=4).ma
 @given(st.lists(st.one_of(names, names.map(lambda name: name.replace("jpg", "png"))), unique=True, max_size=30))
 def test_names_on_disk_have_the_same_keys_in_the_same_order(given_names: list[str]) -> None:
     with pytest.MonkeyPatch.context() as patch, FileNames() as files:
-        patch.setattr(folder, "NAMES_IN_MEMORY", 3)
+        patch.setattr(file_names, "NAMES_IN_MEMORY", 3)
         for start in range(0, len(given_names), 5):
             files.extend(given_names[start : start + 5])
         assert list(files.named()) == list(name_files(sorted(given_names)).items())
