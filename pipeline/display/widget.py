@@ -152,7 +152,6 @@ class JobPanel:
             # What was said of the status before.
             self._tell("")
         self._latest = progress
-        self.heading.value = panel.render_heading(self.watched.job, progress)
         for stage, bar in self.bars.items():
             done = progress.done_by_stage.get(stage, 0)
             bar.max, bar.value = progress.total or max(1, done), done
@@ -164,6 +163,8 @@ class JobPanel:
         self.retry_button.layout.display = "none" if is_running or not _can_go_on(progress) else ""
         self.retry_button.description = "Retry failed" if progress.status == "completed" else "Resume"
         self.retry_button.tooltip = "Run what is left" + (" and what failed" if progress.failed else "")
+        # Last: whoever sees a new status sees what belongs to it.
+        self.heading.value = panel.render_heading(self.watched.job, progress)
 
     def _fill(self, found: Latest) -> None:
         """Show what the ledger says, and keep the snapshot of the notebook up to date."""

@@ -94,7 +94,8 @@ def test_the_launcher_shows_the_page_with_its_icon(jupyter_server: JupyterServer
 
 def test_the_launcher_opens_the_page_in_a_tab_of_its_own(jupyter_server: JupyterServer, browser: Browser) -> None:
     with visiting(browser) as visit:
-        visit.page.goto(jupyter_server.link("/lab"))
+        # A workspace of its own: that of another test may have a notebook open, and then no launcher.
+        visit.page.goto(jupyter_server.link("/lab/workspaces/launcher"))
         card = visit.page.locator(".jp-LauncherCard", has_text="Image pipeline")
         expect(card.locator("img")).to_have_js_property("complete", True, timeout=60_000)
         assert card.locator("img").evaluate("(icon) => icon.naturalWidth") > 0
