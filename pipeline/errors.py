@@ -20,6 +20,7 @@
         │   ├── MissingError         nothing is there (404, 410, no such file)
         │   ├── AccessError          not allowed (401, 403, file permissions)
         │   ├── AddressError         the URL or its address is refused
+        │   ├── RobotsError          the server forbids such use of it (X-Robots-Tag)
         │   ├── ServerError          the server failed or answers something else
         │   ├── TimeoutFetchError    no whole answer in time
         │   ├── TooLargeError        more bytes than the limit
@@ -122,6 +123,12 @@ class AddressError(FetchError):
     """The URL, or the address that it leads to, is refused."""
 
     remedy = "Only http and https to public addresses are fetched; allow private ones with --allow-private."
+
+
+class RobotsError(FetchError):
+    """The server forbids such use of it, by the header ``X-Robots-Tag``."""
+
+    remedy = "Ask whoever publishes it; with his leave, --ignore-robots stores it nevertheless."
 
 
 class ServerError(FetchError):

@@ -60,6 +60,10 @@ def run(
     allow_private: bool | None = None,
     timeout: float = 30.0,
     retries: int = 2,
+    connections_per_host: int = 16,
+    requests_per_second: float | None = None,
+    respect_robots: bool = True,
+    user_agent: str | None = None,
     dask_report: str | os.PathLike[str] | None = None,
 ) -> JobHandle:
     """Fetch, resize, enhance and store every image of a collection; returns at once.
@@ -108,6 +112,8 @@ def run(
         Seconds for one whole answer of a source.
     retries : int
         How often a source that fails in a way that may pass is asked again.
+    connections_per_host, requests_per_second, respect_robots, user_agent
+        How gently web servers are asked, and who they hear asks: see `FetchPolicy` and docs/fetching.md.
     dask_report : path, optional
         The HTML file for Dask's own performance report of the run; `JobHandle.report` is ours.
 
@@ -131,7 +137,13 @@ def run(
         collection = list(collection)
     choose_model(recipe, settings)
     policy = FetchPolicy(
-        timeout, retries, allow_private=settings.allow_private if allow_private is None else allow_private
+        timeout,
+        retries,
+        allow_private=settings.allow_private if allow_private is None else allow_private,
+        connections_per_host=connections_per_host,
+        requests_per_second=requests_per_second,
+        respect_robots=respect_robots,
+        user_agent=user_agent,
     )
     place = absolute(collection) if isinstance(collection, str | os.PathLike) else "a list"
     columns = (url_column, key_column, hash_column, carry_columns)

@@ -97,9 +97,30 @@ def test_a_fetch_policy_is_checked() -> None:
         ("max_bytes", 0),
         ("connections_per_host", 0),
         ("allow_private", "no"),
+        ("requests_per_second", 0),
+        ("requests_per_second", float("nan")),
+        ("requests_per_second", True),
+        ("respect_robots", "no"),
+        ("user_agent", ""),
+        ("user_agent", " lab"),
+        ("user_agent", 7),
     ):
         with pytest.raises(RecipeError, match=f"^{name} is {value!r}; allowed is "):
             FetchPolicy(**{"timeout_s" if name == "timeout" else name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("text", ["lab\r\nCookie: a=b", "lab\n", "lab\0", "lab\x7f", "läb", "l" * 201])
+def test_a_user_agent_that_would_be_more_than_a_header_is_refused(text: str) -> None:
+    with pytest.raises(RecipeError, match="^user_agent is .*; allowed are up to 200 printable letters of ASCII"):
+        FetchPolicy(user_agent=text)
+
+
+def test_a_job_of_a_release_that_knew_less_of_fetching_is_read() -> None:
+    """What it does not name has its default."""
+    values = json.loads(Job("1", "photos/", "out/", fetch=FetchPolicy(timeout_s=7)).to_json())
+    for name in ("requests_per_second", "respect_robots", "user_agent"):
+        del values["fetch"][name]
+    assert Job.from_json(json.dumps(values)).fetch == FetchPolicy(timeout_s=7)
 
 
 @pytest.mark.parametrize("field", ["collection", "destination", "url_column"])

@@ -16,6 +16,8 @@ from pipeline.errors import RecipeError
 Output = Literal["files", "webdataset"]
 OUTPUTS: Final[tuple[Output, ...]] = ("files", "webdataset")
 
+# A line break would begin another header.
+_USER_AGENT: Final = re.compile(r"[!-~][ -~]{0,199}")
 _JOB_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -32,12 +34,20 @@ class FetchPolicy:
     max_bytes : int
         The most bytes that one image may have.
     connections_per_host : int
-        Concurrent requests to one host or bucket from one worker, 1 to 1000.
+        Concurrent requests to one host, all workers together, or to one bucket from one worker: 1 to 1000.
     allow_private : bool
         Whether addresses that are not public (loopback, private networks) may be dialled.
     places : tuple of str or None
         What a source may begin with, where a stranger decides what is asked for; None for anything that the user
         can read.
+    requests_per_second : float or None
+        To one host, all workers together, redirects and repetitions counted: 0.001 to 10,000; None for as many as the
+        connections allow. Buckets of object stores have no such limit.
+    respect_robots : bool
+        Whether an image fails whose server forbids its use by the header ``X-Robots-Tag``.
+    user_agent : str or None
+        Who asks, such as ``lab-crawler/1.0 (+https://lab.example/crawler)``: sent before our own name. At most 200
+        printable letters of ASCII.
 
     Raises
     ------
@@ -51,6 +61,9 @@ class FetchPolicy:
     connections_per_host: int = 16
     allow_private: bool = False
     places: tuple[str, ...] | None = None
+    requests_per_second: float | None = None
+    respect_robots: bool = True
+    user_agent: str | None = None
 
     def __post_init__(self) -> None:
         if self.places is not None:
@@ -64,6 +77,15 @@ class FetchPolicy:
         require_int_in("max_bytes", self.max_bytes, 1, 2**40)
         require_int_in("connections_per_host", self.connections_per_host, 1, 1000)
         require_one_of("allow_private", self.allow_private, (True, False))
+        rate = self.requests_per_second
+        if rate is not None and (not is_number(rate) or not 0.001 <= rate <= 10_000):
+            raise RecipeError(f"requests_per_second is {show_value(rate)}; allowed is a number from 0.001 to 10000")
+        require_one_of("respect_robots", self.respect_robots, (True, False))
+        who = self.user_agent
+        if who is not None and (not isinstance(who, str) or not _USER_AGENT.fullmatch(who)):
+            raise RecipeError(
+                f"user_agent is {show_value(who)}; allowed are up to 200 printable letters of ASCII, the first no space"
+            )
 
 
 @dataclass(frozen=True, slots=True)

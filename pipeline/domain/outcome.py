@@ -57,6 +57,8 @@ class Outcome:
         The enhancement model and the start of its hash, ``name@1a2b3c4d``; empty without one.
     finished_at : float
         Seconds since the epoch.
+    robots : str
+        What the server's header ``X-Robots-Tag`` said; empty without one.
     """
 
     item: Item
@@ -73,3 +75,4 @@ class Outcome:
     failure: Failure | None = None
     model: str = ""
     finished_at: float = 0.0
+    robots: str = ""

@@ -36,6 +36,7 @@ class Carried:
     attempts: int = 1
     seconds: Mapping[str, float] = field(default_factory=dict)
     failure: Failure | None = None
+    robots: str = ""
 
     def __sizeof__(self) -> int:
         # Dask spills and schedules by this.
@@ -130,21 +131,21 @@ class Equipment:
 
     async def fetch(self, item: Item) -> Carried:
         """Ask for the bytes of `item`."""
-        data, attempts = b"", 1
+        data, attempts, robots = b"", 1, ""
         with Trial("fetch", item) as trial:
             if item.problem:
                 raise RowError(item.problem)
             # What is promised is looked at first: of nonsense, nothing need be fetched.
             promise = parse_hash(item.expected_hash) if item.expected_hash else None
             answer = await self.fetcher.try_fetch(item.url)
-            attempts = answer.attempts
+            attempts, robots = answer.attempts, answer.robots
             if isinstance(answer, Unfetched):
                 raise answer.error
             data = answer.data
             if promise:
                 # Off the loop, which others fetch on.
                 await asyncio.to_thread(require_hash, data, *promise)
-        return trial.conclude(Carried(item), data, bytes_in=len(data), attempts=attempts)
+        return trial.conclude(Carried(item), data, bytes_in=len(data), attempts=attempts, robots=robots)
 
     def resize(self, carried: Carried) -> Carried:
         """Decode the bytes and bring the image to the Recipe's size."""
@@ -233,6 +234,7 @@ class Equipment:
             failure=carried.failure,
             model=self.card.label if self.card else "",
             finished_at=time.time(),
+            robots=carried.robots,
         )
 
     async def aclose(self) -> None:

@@ -43,6 +43,7 @@ SCHEMA: Final = pa.schema(
         ("model", pa.string()),
         ("finished_at", pa.timestamp("us", tz="UTC")),
         ("expected_hash", pa.string()),
+        ("robots", pa.string()),
     ]
 )
 
@@ -80,6 +81,7 @@ def outcome_row(outcome: Outcome, recipe_fingerprint: str) -> dict[str, Any]:
         "model": outcome.model,
         "finished_at": round(outcome.finished_at * 1e6),
         "expected_hash": outcome.item.expected_hash,
+        "robots": outcome.robots,
         **{carried_column(name): value for name, value in outcome.item.extra},
     }
 

@@ -6,7 +6,6 @@ Which URLs and addresses may be asked is decided in `addresses`, what a failure 
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
 import itertools
 import os
 import random
@@ -27,6 +26,7 @@ from pipeline.domain import FetchPolicy
 from pipeline.errors import AddressError, FetchError, MissingError, ServerError, TooLargeError
 from pipeline.stages.addresses import HTTP, LOCAL, open_public_socket, require_allowed
 from pipeline.stages.retry import READ_ERRORS, StatusError, backoff_s, explain
+from pipeline.stages.robots import RobotsTagError, find_forbidding, full_user_agent, join_tags, names_in
 from pipeline.storage import answer_behind, open_folder
 from pipeline.urls import scheme_of
 
@@ -51,10 +51,13 @@ class Fetched:
         As the source sent them, perhaps empty: whether they are an image is for the decoder to say.
     attempts : int
         How often the source was asked, 1 or more.
+    robots : str
+        What its server's header ``X-Robots-Tag`` said; empty without one.
     """
 
     data: bytes
     attempts: int
+    robots: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,7 @@ class Unfetched:
 
     error: FetchError
     attempts: int
+    robots: str = ""
 
 
 class Fetcher:
@@ -81,6 +85,7 @@ class Fetcher:
     def __init__(self, policy: FetchPolicy, storage_options: Mapping[str, Any] | None = None) -> None:
         self._policy = policy
         self._storage_options = dict(storage_options or {})
+        self._user_agent = full_user_agent(policy.user_agent)
         self._session: aiohttp.ClientSession | None = None
         self._gate_by_host: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._running: set[asyncio.Task[Any]] = set()
@@ -123,16 +128,17 @@ class Fetcher:
     async def _fetch(self, url: str) -> Fetched | Unfetched:
         for attempt in itertools.count(1):
             try:
-                return Fetched(await self._attempt(url), attempt)
+                data, robots = await self._attempt(url)
+                return Fetched(data, attempt, robots)
             except READ_ERRORS as error:
                 # Only its words are kept: its traceback would keep the buffers of a large body alive.
                 trouble = explain(error, self._policy.timeout_s, datetime.now(UTC))
             if not trouble.may_pass or attempt > self._policy.retries:
                 break
             await asyncio.sleep(backoff_s(attempt, trouble.retry_after_s, random.random()))
-        return Unfetched(trouble.to_error(url, attempt), attempt)
+        return Unfetched(trouble.to_error(url, attempt), attempt, trouble.robots)
 
-    async def _attempt(self, url: str) -> bytes:
+    async def _attempt(self, url: str) -> tuple[bytes, str]:
         require_allowed(url, self._policy.allow_private, self._policy.places)
         scheme = scheme_of(url)
         if scheme in HTTP:
@@ -143,25 +149,35 @@ class Fetcher:
         if scheme in LOCAL:
             async with asyncio.timeout(self._policy.timeout_s):
                 path = fsspec.core.strip_protocol(url)
-                return await asyncio.to_thread(read_local, path, self._policy.max_bytes)
+                return await asyncio.to_thread(read_local, path, self._policy.max_bytes), ""
         async with self._gate(_bucket_of(url)), asyncio.timeout(self._policy.timeout_s):
-            return await self._read_store(url)
+            return await self._read_store(url), ""
 
     def _gate(self, host: str) -> asyncio.Semaphore:
         return self._gate_by_host.setdefault(host, asyncio.Semaphore(self._policy.connections_per_host))
 
-    async def _read_http(self, url: URL) -> bytes:
+    async def _read_http(self, url: URL) -> tuple[bytes, str]:
         session = self._open_session()
         for _ in range(1 + MAX_REDIRECTS):
             # Followed by hand, since aiohttp quotes what it is redirected to anew.
             async with session.get(url, allow_redirects=False) as response:
                 location = response.headers.get("Location")
                 if response.status not in _REDIRECT_STATUSES or not location:
-                    return await _read_body(response, self._policy.max_bytes)
+                    _require_whole(response)
+                    robots = self._heed_robots(response)
+                    return await _read_body(response, self._policy.max_bytes), robots
             url = url.join(_parse(location))
             if url.scheme not in HTTP:
                 raise AddressError(f"it redirects to a {url.scheme!r} URL; allowed are http and https")
         raise ServerError(f"more than {MAX_REDIRECTS} redirects")
+
+    def _heed_robots(self, response: aiohttp.ClientResponse) -> str:
+        """Return what the server says to robots, unless that forbids us to read on."""
+        values = response.headers.getall("X-Robots-Tag", [])
+        tag = join_tags(values)
+        if self._policy.respect_robots and (directive := find_forbidding(values, names_in(self._user_agent))):
+            raise RobotsTagError(directive, tag)
+        return tag
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._is_closed:
@@ -180,7 +196,7 @@ class Fetcher:
             self._session = aiohttp.ClientSession(
                 connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),
-                headers={"Accept-Encoding": "identity", "User-Agent": _user_agent()},
+                headers={"Accept-Encoding": "identity", "User-Agent": self._user_agent},
                 timeout=aiohttp.ClientTimeout(total=None),
                 read_bufsize=_READ_BUFFER_BYTES,
             )
@@ -217,10 +233,13 @@ def _parse(url: str) -> URL:
     return URL(url, encoded=bool(_WELL_FORMED.fullmatch(url)))
 
 
-async def _read_body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+def _require_whole(response: aiohttp.ClientResponse) -> None:
     # 206 is a part that nobody asked for.
     if not 200 <= response.status < 300 or response.status == 206:
         raise StatusError(response.status, response.headers.get("Retry-After"))
+
+
+async def _read_body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
     _require_size(response.content_length or 0, max_bytes)
     chunks = []
     size = 0
@@ -262,11 +281,3 @@ def _open_without_waiting(path: str, flags: int) -> int:
 def _require_size(n_bytes: int, max_bytes: int) -> None:
     if n_bytes > max_bytes:
         raise TooLargeError(f"more than the limit of {max_bytes} bytes")
-
-
-def _user_agent() -> str:
-    try:
-        return f"image-pipeline/{importlib.metadata.version('image-pipeline')}"
-    except importlib.metadata.PackageNotFoundError:
-        # Run from a checkout.
-        return "image-pipeline"

@@ -22,8 +22,17 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
 
-from pipeline.errors import AccessError, AddressError, FetchError, MissingError, ServerError, TimeoutFetchError
+from pipeline.errors import (
+    AccessError,
+    AddressError,
+    FetchError,
+    MissingError,
+    RobotsError,
+    ServerError,
+    TimeoutFetchError,
+)
 from pipeline.stages.addresses import NotPublicError
+from pipeline.stages.robots import RobotsTagError
 from pipeline.storage import REFUSALS, StoreAnswer, answer_behind, reason_of
 from pipeline.urls import redact
 
@@ -61,6 +70,7 @@ READ_ERRORS: Final = (
     ImportError,
     OSError,
     ResponseParserError,
+    RobotsTagError,
     StatusError,
     ValueError,
 )
@@ -79,12 +89,15 @@ class Trouble:
         Whether another attempt may fare better.
     retry_after_s : float
         Seconds that the server asks to be left alone, at most 60.
+    robots : str
+        What it says to robots, if that is the trouble.
     """
 
     kind: type[FetchError]
     why: str
     may_pass: bool = False
     retry_after_s: float = 0.0
+    robots: str = ""
 
     def to_error(self, url: str, attempts: int) -> FetchError:
         """Make the error that the user sees."""
@@ -109,6 +122,9 @@ def explain(error: Exception, timeout_s: float, now: datetime) -> Trouble:
     match error:
         case FetchError():
             return Trouble(type(error), str(error))
+        case RobotsTagError():
+            why = f"its server says {error.directive!r} to robots (X-Robots-Tag)"
+            return Trouble(RobotsError, why, robots=error.tag)
         case StatusError():
             return _explain_status(error, now)
         case TimeoutError():

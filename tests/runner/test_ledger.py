@@ -83,6 +83,7 @@ def test_what_was_appended_is_read_back_in_order(ledger: Ledger) -> None:
         "model": "",
         "finished_at": pd.Timestamp(1_795_000_000.25, unit="s", tz="UTC"),
         "expected_hash": "",
+        "robots": "",
     }
     assert (rows[1]["stage"], rows[1]["error"], rows[1]["attempts"]) == ("fetch", "MissingError", 3)
 

@@ -8,12 +8,14 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 import fsspec
 import pytest
 import tornado.test
+from multidict import CIMultiDict
 
 from pipeline.domain import FetchPolicy
 from pipeline.errors import (
@@ -21,12 +23,14 @@ from pipeline.errors import (
     AddressError,
     FetchError,
     MissingError,
+    RobotsError,
     ServerError,
     TimeoutFetchError,
     TooLargeError,
 )
 from pipeline.stages import addresses, retry
 from pipeline.stages.fetch import Fetched, Fetcher, Unfetched
+from pipeline.version import __version__
 from tests.fixtures.web import Reply, Web
 
 T = TypeVar("T")
@@ -77,7 +81,13 @@ def test_an_empty_body_is_left_to_the_decoder(web: Web) -> None:
 def test_the_request_says_who_asks_and_wants_no_compression(web: Web) -> None:
     fetch(web.serve("/a.jpg", b"a"))
     assert web.headers["/a.jpg"]["Accept-Encoding"] == "identity"
-    assert web.headers["/a.jpg"]["User-Agent"].startswith("image-pipeline")
+    assert web.headers["/a.jpg"]["User-Agent"] == f"image-pipeline/{__version__}"
+
+
+def test_who_the_user_is_is_said_before_what_he_uses(web: Web) -> None:
+    fetch(web.serve("/a.jpg", b"a"), replace(LOOPBACK, user_agent="lab-crawler/1.0 (+https://lab.example)"))
+    said = web.headers["/a.jpg"]["User-Agent"]
+    assert said == f"lab-crawler/1.0 (+https://lab.example) image-pipeline/{__version__}"
 
 
 def test_cookies_are_not_kept(web: Web) -> None:
@@ -255,6 +265,45 @@ def test_a_certificate_that_nobody_trusts_is_named() -> None:
     assert isinstance(unfetched, Unfetched)
     assert "the server's TLS certificate is refused: self-signed certificate" in str(unfetched.error)
     assert unfetched.attempts == 1
+
+
+# HTTP: what a server says to robots
+
+
+@pytest.mark.parametrize("tag", ["noai", "NoIndex, nofollow", "image-pipeline: noimageai", "*: none"])
+def test_what_a_server_forbids_is_not_read_nor_asked_again_and_is_told(web: Web, tag: str) -> None:
+    """It never ends to send: whoever read it would be heard of no more."""
+    url = web.reply("/a.jpg", Reply(fault="drip", headers={"X-Robots-Tag": tag}))
+    unfetched = fetch_fails(url)
+    assert isinstance(unfetched.error, RobotsError)
+    assert "to robots (X-Robots-Tag)" in str(unfetched.error)
+    assert (unfetched.robots, unfetched.attempts, web.requests["/a.jpg"]) == (tag, 1, 1)
+
+
+def test_what_is_forbidden_is_fetched_if_the_user_says_so_and_is_told(web: Web) -> None:
+    url = web.reply("/a.jpg", Reply(b"a", headers={"X-Robots-Tag": "noai"}))
+    assert fetch(url, replace(LOOPBACK, respect_robots=False)) == Fetched(b"a", 1, "noai")
+
+
+def test_what_is_said_to_other_robots_is_told_only(web: Web) -> None:
+    tags = CIMultiDict([("X-Robots-Tag", "otherbot: noindex"), ("X-Robots-Tag", "nofollow")])
+    assert fetch(web.reply("/a.jpg", Reply(b"a", headers=tags))) == Fetched(b"a", 1, "otherbot: noindex, nofollow")
+
+
+def test_each_of_several_headers_counts(web: Web) -> None:
+    tags = CIMultiDict([("X-Robots-Tag", "otherbot: noindex"), ("X-Robots-Tag", "noai")])
+    assert isinstance(fetch_fails(web.reply("/a.jpg", Reply(b"a", headers=tags))).error, RobotsError)
+
+
+def test_the_name_that_the_user_gives_himself_is_his_to_be_forbidden_by(web: Web) -> None:
+    url = web.reply("/a.jpg", Reply(b"a", headers={"X-Robots-Tag": "lab-crawler: noindex"}))
+    assert fetch(url).data == b"a"
+    assert isinstance(fetch_fails(url, replace(LOOPBACK, user_agent="Lab-Crawler/1.0")).error, RobotsError)
+
+
+def test_an_error_is_told_before_what_it_says_to_robots(web: Web) -> None:
+    url = web.reply("/a.jpg", Reply(status=404, headers={"X-Robots-Tag": "noindex"}))
+    assert isinstance(fetch_fails(url).error, MissingError)
 
 
 # HTTP: redirects

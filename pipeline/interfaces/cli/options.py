@@ -39,6 +39,16 @@ KeepCopyright = Annotated[
 AllowPrivate = Annotated[
     bool | None, typer.Option("--allow-private", help="Allow sources on addresses that are not public.")
 ]
+ConnectionsPerHost = Annotated[int, typer.Option(metavar="N", help="Requests at once to a web server, at most.")]
+RequestsPerSecond = Annotated[
+    float | None, typer.Option(metavar="R", help="Requests a second to a web server, at most; else no limit.")
+]
+IgnoreRobots = Annotated[
+    bool, typer.Option("--ignore-robots", help="Store images though their server's X-Robots-Tag forbids it.")
+]
+UserAgent = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="Who you are, for web servers: NAME/VERSION (+URL).")
+]
 UrlColumn = Annotated[str, typer.Option(metavar="NAME", help="The manifest's column that holds the URLs.")]
 KeyColumn = Annotated[
     str | None, typer.Option(metavar="NAME", help="The manifest's column that holds the results' names.")

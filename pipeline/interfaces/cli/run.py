@@ -15,19 +15,23 @@ from pipeline.interfaces.cli.options import (
     AsJson,
     CarryColumns,
     ClusterOption,
+    ConnectionsPerHost,
     Enhance,
     Enlarge,
     FitOption,
     FormatOption,
     HashColumn,
+    IgnoreRobots,
     KeepCopyright,
     KeyColumn,
     MaxHeight,
     MaxWidth,
     Quality,
     RecipeFile,
+    RequestsPerSecond,
     Strength,
     UrlColumn,
+    UserAgent,
     make_recipe,
 )
 from pipeline.storage import require_place_of_report
@@ -70,6 +74,10 @@ def run(
     allow_private: AllowPrivate = None,
     timeout: Annotated[float, typer.Option(metavar="SECONDS", help="For one whole answer of a source.")] = 30.0,
     retries: Annotated[int, typer.Option(help="How often a source that may recover is asked again.")] = 2,
+    connections_per_host: ConnectionsPerHost = 16,
+    requests_per_second: RequestsPerSecond = None,
+    ignore_robots: IgnoreRobots = False,
+    user_agent: UserAgent = None,
     report: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write a report when it has ended.")] = None,
     dask_report: Annotated[
         Path | None, typer.Option(metavar="FILE.html", help="Write Dask's own performance report too.")
@@ -109,6 +117,10 @@ def run(
         allow_private=allow_private,
         timeout=timeout,
         retries=retries,
+        connections_per_host=connections_per_host,
+        requests_per_second=requests_per_second,
+        respect_robots=not ignore_robots,
+        user_agent=user_agent,
         dask_report=dask_report,
     )
     progress = follow.drive(handle, as_json=json)
