@@ -2,8 +2,8 @@
 
 References
 ----------
-Google, "Robots meta tag, data-nosnippet, and X-Robots-Tag specifications"; the directives against training, ``noai`` and
-``noimageai``, are DeviantArt's (2022). img2dataset heeds the same but for ``none``.
+Google, "Robots meta tag, data-nosnippet, and X-Robots-Tag specifications"; the directives against training, ``noai``
+and ``noimageai``, are DeviantArt's (2022). img2dataset heeds the same but for ``none``.
 """
 
 from __future__ import annotations
