@@ -84,7 +84,7 @@ class FetchPolicy:
         who = self.user_agent
         if who is not None and (not isinstance(who, str) or not _USER_AGENT.fullmatch(who)):
             raise RecipeError(
-                f"user_agent is {show_value(who)}; allowed is up to 200 printable letters of ASCII that begin with no space"
+                f"user_agent is {show_value(who)}; allowed is up to 200 printable letters of ASCII, no space first"
             )
 
 
