@@ -13,6 +13,7 @@
     ├── StateError               Redis does not answer, or answers something unusable
     │   ├── JobNotFoundError     no job has that id
     │   ├── JobConflictError     the job is in a state that forbids it
+    │   │   └── JobRunningError      another process runs it
     │   ├── QueueFullError       too many jobs wait
     │   └── LeaseLostError       the job was taken from the driver that writes its state
     └── StageError               one image failed in one stage; it becomes a failed Outcome
@@ -87,6 +88,10 @@ class JobNotFoundError(StateError):
 
 class JobConflictError(StateError):
     """The job is in a state that forbids what was asked."""
+
+
+class JobRunningError(JobConflictError):
+    """Another process runs the job; it can be followed, or cancelled first."""
 
 
 class QueueFullError(StateError):

@@ -107,11 +107,30 @@ def wait_for_workers(running: Running) -> list[psutil.Process]:
 def watch(site: Site, running: Running, *options: str) -> Iterator[Running]:
     """Watch a running job from a second process, which hears of it from the first line on."""
     site.wait_for_images(running)
-    url = site.pipeline.environment["REDIS_URL"]
-    with site.pipeline.start("watch", site.job, *options) as watching, Redis.from_url(url) as redis:
-        channel = f"job:{site.job}"
-        watching.wait_until(lambda: dict(redis.pubsub_numsub(channel))[channel.encode()], "a listener")
+    with site.pipeline.start("watch", site.job, *options) as watching:
+        wait_for_listener(site, watching)
         yield watching
+
+
+@contextmanager
+def follow(site: Site, running: Running) -> Iterator[Running]:
+    """Start a job a second time as soon as the first start has it, until the second hears of it too."""
+    wait_for_workers(running)
+    with site.pipeline.start(*site.run) as second:
+        wait_for_listener(site, second)
+        yield second
+
+
+def wait_for_listener(site: Site, listening: Running) -> None:
+    """Wait until one more process hears of the job."""
+    with Redis.from_url(site.pipeline.environment["REDIS_URL"]) as redis:
+        channel = f"job:{site.job}"
+        before = count_listeners(redis, channel)
+        listening.wait_until(lambda: count_listeners(redis, channel) > before, "a listener")
+
+
+def count_listeners(redis: Redis, channel: str) -> int:
+    return int(dict(redis.pubsub_numsub(channel))[channel.encode()])
 
 
 def assert_none_left(family: Sequence[psutil.Process], timeout_s: float = 10.0) -> None:
@@ -154,23 +173,53 @@ def test_a_killed_run_is_gone_on_with_as_if_nothing_had_been(site: Site, undistu
 
 @pytest.mark.slow
 def test_a_running_job_is_watched_guarded_and_cancelled_from_elsewhere(site: Site, undisturbed: Undisturbed) -> None:
-    with site.pipeline.start(*site.run) as running, watch(site, running, "--json") as watching:
-        second = site.pipeline(*site.run)
-        assert (second.code, second.out, second.err.count("\n")) == (3, "", 1)
-        assert f"pipeline watch {JOB}" in second.err
-
+    with (
+        site.pipeline.start(*site.run) as running,
+        follow(site, running) as second,
+        watch(site, running, "--json") as watching,
+    ):
         cancelled = site.pipeline("cancel", JOB)
         asked = site.web.requests.total()
         began = time.monotonic()
         assert_stopped_cleanly(running.end(), site)
         assert time.monotonic() - began < 10  # the workers' end; the job has ended before `cancel` has
-        watched = watching.end()
+        watched, followed = watching.end(), second.end()
     assert (cancelled.code, cancelled.err) == (0, "")
     assert cancelled.out.startswith(f"{JOB} cancelled")
     assert site.web.requests.total() == asked < IMAGES
     assert (watched.code, watched.err) == (130, "")
     assert {line["status"] for line in watched.lines} == {"processing", "cancelled"}
+    assert (followed.code, followed.err) == (130, "")
+    assert "cancelled" in followed.out
     assert_completed_as(undisturbed, site, site.pipeline("resume", JOB))
+
+
+@pytest.mark.slow
+def test_of_two_runs_one_works_and_should_it_be_killed_the_other(site: Site, undisturbed: Undisturbed) -> None:
+    with site.pipeline.start(*site.run) as running, follow(site, running) as second:
+        site.wait_for_ledger(running)
+        assert len(second.family()) == 1
+        running.send(signal.SIGKILL)
+        running.end()
+        recorded = ledger_rows(site.out, JOB)
+        ended = second.end()
+    assert_completed_as(undisturbed, site, ended)
+    word, *_ = ended.out.splitlines()
+    assert word == f"{JOB} is being run by another process already: following it"
+    assert f"{JOB} has lost that process: going on with it here" in ended.out
+    requests = {site.web.url(path): count for path, count in site.web.requests.items()}
+    assert [requests[row["url"]] for row in recorded] == [1] * len(recorded)
+
+
+def test_ctrl_c_ends_a_following_but_not_the_job(site: Site) -> None:
+    with site.pipeline.start(*site.run) as running:
+        with follow(site, running) as second:
+            second.interrupt()
+            followed = second.end()
+        assert (followed.code, followed.err) == (130, "")
+        assert f"pipeline watch {JOB}" in followed.out
+        assert running.is_running()
+        assert site.status() == "processing"
 
 
 @pytest.mark.parametrize("when", ["starting", "running"])

@@ -13,7 +13,7 @@ from redis import Redis
 from redis.client import PubSub
 
 from pipeline.domain import Job, Progress
-from pipeline.errors import JobConflictError, JobNotFoundError, RecipeError, StateError
+from pipeline.errors import JobConflictError, JobNotFoundError, JobRunningError, RecipeError, StateError
 from pipeline.state.connection import redact_url, redis_errors
 from pipeline.state.driver import driver_name, has_ended, new_token
 from pipeline.state.lease import LEASE_S, Lease
@@ -170,7 +170,7 @@ class JobStore:
 
         Raises
         ------
-        JobConflictError
+        JobRunningError
             If another driver holds it.
         JobNotFoundError
             If there is none with that id.
@@ -183,7 +183,7 @@ class JobStore:
         if answer == "missing":
             raise _not_found(job.id)
         if answer == "held":
-            raise JobConflictError(
+            raise JobRunningError(
                 f"job {job.id!r} is being run by {holder}: `pipeline watch {job.id}` follows it, "
                 f"`pipeline cancel {job.id}` stops it; if that process has died, try again in {lease_s:g} seconds"
             )

@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 
 from pipeline.domain import FetchPolicy, Job, Progress, Recipe
-from pipeline.errors import JobConflictError, JobNotFoundError, LeaseLostError, StateError
+from pipeline.errors import JobConflictError, JobNotFoundError, JobRunningError, LeaseLostError, StateError
 from pipeline.state import FINISHED_TTL_S, JobStore, driver
 
 JOB = Job("1-photos", "photos/", "out/")
@@ -151,7 +151,7 @@ def test_publishing_the_end_twice_is_harmless(store: JobStore) -> None:
 
 def test_only_one_driver_holds_a_job(store: JobStore) -> None:
     store.create(JOB)
-    with store.acquire(JOB), pytest.raises(JobConflictError, match=rf"run by .*:{os.getpid()}: `pipeline watch 1-ph"):
+    with store.acquire(JOB), pytest.raises(JobRunningError, match=rf"run by .*:{os.getpid()}: `pipeline watch 1-ph"):
         store.acquire(JOB)
     store.acquire(JOB).release()
 
@@ -173,7 +173,7 @@ def test_a_driver_in_another_container_is_not_taken_for_dead(store: JobStore, mo
         elsewhere.setattr(os, "getpid", lambda: ended_pid())
         elsewhere.setattr(driver, "pid_scope", lambda: "another container")
         store.acquire(JOB)
-    with pytest.raises(JobConflictError, match="is being run by"):
+    with pytest.raises(JobRunningError, match="is being run by"):
         store.acquire(JOB)
 
 

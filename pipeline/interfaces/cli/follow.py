@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from rich.console import Console
@@ -9,13 +10,40 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+import pipeline
 from pipeline.display.text import choose_view, count_done, open_console, short, summary, write_json
 from pipeline.display.wording import format_seconds
 from pipeline.domain import Progress
+from pipeline.errors import JobRunningError
 from pipeline.job import JobHandle
 
 # How long a cancelled run is awaited: the driver's grace for images in hand, and the end of the workers.
 CANCEL_PATIENCE_S: Final = 20.0
+
+
+def run_or_follow(
+    start: Callable[[], JobHandle], job_id: str | None, *, as_json: bool = False
+) -> tuple[JobHandle, Progress]:
+    """Run a job here or, while another process runs it, follow it: what comes next may rely on its end.
+
+    Should that process die, this one goes on with the job. Ctrl-C stops a job that runs here, or else the following.
+    """
+    console = open_console(stderr=as_json)
+    while True:
+        try:
+            handle = start()
+        except JobRunningError:
+            if job_id is None:
+                raise
+        else:
+            return handle, drive(handle, as_json=as_json)
+        handle = pipeline.attach(job_id)
+        console.print(f"{job_id} is being run by another process already: following it", markup=False, highlight=False)
+        progress = _look_on(handle, console, as_json)
+        if progress.status != "stalled":
+            conclude(handle, progress, console, as_json=as_json)
+            return handle, progress
+        console.print(f"{job_id} has lost that process: going on with it here", markup=False, highlight=False)
 
 
 def drive(handle: JobHandle, *, as_json: bool = False, is_repeatable: bool = True) -> Progress:
@@ -40,11 +68,7 @@ def drive(handle: JobHandle, *, as_json: bool = False, is_repeatable: bool = Tru
 def watch(handle: JobHandle, *, as_json: bool = False) -> Progress:
     """Show a job that runs anywhere; Ctrl-C ends the looking, not the job."""
     console = open_console(stderr=as_json)
-    try:
-        progress = _show(handle, console, as_json)
-    except KeyboardInterrupt:
-        console.print(f"The job goes on; look again with [bold]pipeline watch {escape(handle.id)}[/]", highlight=False)
-        raise
+    progress = _look_on(handle, console, as_json)
     conclude(handle, progress, console, as_json=as_json)
     return progress
 
@@ -102,6 +126,14 @@ def print_failures(handle: JobHandle, console: Console) -> None:
         lines = Text.assemble((group["error"], "bold red"), f" in {group['stage']}\n", group["message"])
         table.add_row(Text(f"{group['count']:,}", style="bold"), lines.append(f"\n→ {group['remedy']}", style="green"))
     console.print("\n[bold]What failed, for example, and what to do[/]\n", table)
+
+
+def _look_on(handle: JobHandle, console: Console, as_json: bool) -> Progress:
+    try:
+        return _show(handle, console, as_json)
+    except KeyboardInterrupt:
+        console.print(f"The job goes on; look again with [bold]pipeline watch {escape(handle.id)}[/]", highlight=False)
+        raise
 
 
 def _show(handle: JobHandle, console: Console, as_json: bool) -> Progress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -63,7 +64,7 @@ def run(
         ),
     ] = "files",
     job_id: Annotated[
-        str | None, typer.Option(metavar="ID", help="A name of yours; the same again resumes it.")
+        str | None, typer.Option(metavar="ID", help="A name of yours; the same again resumes or follows it.")
     ] = None,
     cluster: ClusterOption = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes of the local cluster (one a core).")] = None,
@@ -102,7 +103,8 @@ def run(
     }
     if report:
         require_place_of_report(report)
-    handle = pipeline.run(
+    start = functools.partial(
+        pipeline.run,
         collection,
         destination,
         make_recipe(recipe, options),
@@ -123,7 +125,7 @@ def run(
         user_agent=user_agent,
         dask_report=dask_report,
     )
-    progress = follow.drive(handle, as_json=json)
+    handle, progress = follow.run_or_follow(start, job_id, as_json=json)
     if report:
         handle.report(report)
         typer.echo(f"Report: {report}", err=json)
