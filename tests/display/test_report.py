@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -120,6 +122,29 @@ def test_report_that_cannot_be_written_names_its_file(tmp_path: Path) -> None:
 def test_write_report_writes_what_render_report_returns(tmp_path: Path) -> None:
     make_report(to_ledger([]), to_progress([]), JOB).save(tmp_path / "report.html")
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == render([])
+
+
+def test_report_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    """Whoever had the old one open reads on in that; a link goes on to lead to the same file."""
+    path, link = tmp_path / "report.html", tmp_path / "latest.html"
+    path.write_text("last night's")
+    link.symlink_to(path)
+    with path.open() as old:
+        make_report(to_ledger([]), to_progress([]), JOB).save(link)
+        assert old.read() == "last night's"
+    assert path.read_text(encoding="utf-8") == render([])
+    assert link.is_symlink()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_report_goes_into_a_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as pool:
+        read = pool.submit(pipe.read_text, encoding="utf-8")
+        make_report(to_ledger([]), to_progress([]), JOB).save(pipe)
+    assert read.result() == render([])
+    assert pipe.is_fifo()
 
 
 def test_speed_counts_every_outcome_once() -> None:

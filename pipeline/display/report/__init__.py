@@ -16,6 +16,7 @@ from pipeline.display.templating import render
 from pipeline.domain import Job, Progress, Recipe
 from pipeline.errors import DestinationError
 from pipeline.runner.failures import FailureGroup, group_failures
+from pipeline.storage import open_folder, write_whole
 from pipeline.urls import redact
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Report:
         return render("frame.html", page=self.html, height_px=_FRAME_PX)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the page to a file.
+        """Write the page to a file, whole: whoever looks sees this page, or what was there before.
 
         Raises
         ------
@@ -56,9 +57,17 @@ class Report:
             If it cannot be written.
         """
         try:
-            Path(path).write_text(self.html, encoding="utf-8")
+            _write(Path(path).resolve(), self.html)
         except OSError as error:
             raise DestinationError(f"cannot write the report {os.fspath(path)!r}: {error.strerror or error}") from error
+
+
+def _write(path: Path, html: str) -> None:
+    if path.exists() and not path.is_file():
+        # A pipe, or /dev/stdout, cannot be replaced.
+        path.write_text(html, encoding="utf-8")
+    else:
+        write_whole(*open_folder(os.fspath(path)), html.encode(), makes_folder=False)
 
 
 def make_report(outcomes: pd.DataFrame, progress: Progress, job: Job) -> Report:
