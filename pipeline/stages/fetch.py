@@ -25,7 +25,8 @@ from yarl import URL
 from pipeline.domain import FetchPolicy
 from pipeline.errors import AddressError, FetchError, MissingError, ServerError, TooLargeError
 from pipeline.stages.addresses import HTTP, LOCAL, open_public_socket, require_allowed
-from pipeline.stages.retry import READ_ERRORS, StatusError, backoff_s, explain
+from pipeline.stages.gate import HostGate, HostLimit, Lender
+from pipeline.stages.retry import READ_ERRORS, THROTTLING_STATUSES, StatusError, backoff_s, explain, parse_retry_after
 from pipeline.stages.robots import RobotsTagError, find_forbidding, full_user_agent, join_tags, names_in
 from pipeline.storage import answer_behind, open_folder
 from pipeline.urls import scheme_of
@@ -80,14 +81,22 @@ class Fetcher:
     policy : FetchPolicy
     storage_options : mapping, optional
         As in fsspec, for URLs that are neither http(s) nor local.
+    lender : Lender, optional
+        Who counts the requests to a web server, where other processes ask it too.
     """
 
-    def __init__(self, policy: FetchPolicy, storage_options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        policy: FetchPolicy,
+        storage_options: Mapping[str, Any] | None = None,
+        lender: Lender | None = None,
+    ) -> None:
         self._policy = policy
         self._storage_options = dict(storage_options or {})
         self._user_agent = full_user_agent(policy.user_agent)
         self._session: aiohttp.ClientSession | None = None
-        self._gate_by_host: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._hosts = HostGate(HostLimit.of(policy), lender)
+        self._gate_by_bucket: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._running: set[asyncio.Task[Any]] = set()
         self._is_closed = False
 
@@ -122,6 +131,9 @@ class Fetcher:
         self._is_closed = True
         for task in self._running:
             task.cancel()
+        if self._running:
+            await asyncio.wait(self._running)
+        await self._hosts.aclose()
         if self._session is not None:
             await self._session.close()
 
@@ -142,34 +154,46 @@ class Fetcher:
         require_allowed(url, self._policy.allow_private, self._policy.places)
         scheme = scheme_of(url)
         if scheme in HTTP:
-            parsed = _parse(url)
-            # The wait for a turn at a busy host is not the server's fault, so it comes before the time-out.
-            async with self._gate(parsed.host or ""), asyncio.timeout(self._policy.timeout_s):
-                return await self._read_http(parsed)
+            return await self._read_http(_parse(url))
         if scheme in LOCAL:
             async with asyncio.timeout(self._policy.timeout_s):
                 path = fsspec.core.strip_protocol(url)
                 return await asyncio.to_thread(read_local, path, self._policy.max_bytes), ""
+        # The wait for a turn is not the store's fault, so it comes before the time-out.
         async with self._gate(_bucket_of(url)), asyncio.timeout(self._policy.timeout_s):
             return await self._read_store(url), ""
 
-    def _gate(self, host: str) -> asyncio.Semaphore:
-        return self._gate_by_host.setdefault(host, asyncio.Semaphore(self._policy.connections_per_host))
+    def _gate(self, bucket: str) -> asyncio.Semaphore:
+        return self._gate_by_bucket.setdefault(bucket, asyncio.Semaphore(self._policy.connections_per_host))
 
     async def _read_http(self, url: URL) -> tuple[bytes, str]:
         session = self._open_session()
+        left_s = self._policy.timeout_s
         for _ in range(1 + MAX_REDIRECTS):
-            # Followed by hand, since aiohttp quotes what it is redirected to anew.
-            async with session.get(url, allow_redirects=False) as response:
+            host = _host_of(url)
+            # Followed by hand, since aiohttp quotes what it is redirected to anew. The wait for a turn is not the
+            # server's fault, so it comes before the time-out.
+            async with (
+                self._hosts.turn(host),
+                asyncio.timeout(left_s) as timer,
+                session.get(url, allow_redirects=False) as response,
+            ):
                 location = response.headers.get("Location")
                 if response.status not in _REDIRECT_STATUSES or not location:
+                    self._heed_throttling(host, response)
                     _require_whole(response)
                     robots = self._heed_robots(response)
                     return await _read_body(response, self._policy.max_bytes), robots
+                left_s = (timer.when() or 0.0) - asyncio.get_running_loop().time()
             url = url.join(_parse(location))
             if url.scheme not in HTTP:
                 raise AddressError(f"it redirects to a {url.scheme!r} URL; allowed are http and https")
         raise ServerError(f"more than {MAX_REDIRECTS} redirects")
+
+    def _heed_throttling(self, host: str, response: aiohttp.ClientResponse) -> None:
+        """Leave a host alone for as long as it asks: the images that wait for a turn are not to be refused too."""
+        if response.status in THROTTLING_STATUSES:
+            self._hosts.pause(host, parse_retry_after(response.headers.get("Retry-After"), datetime.now(UTC)))
 
     def _heed_robots(self, response: aiohttp.ClientResponse) -> str:
         """Return what the server says to robots, unless that forbids us to read on."""
@@ -185,10 +209,8 @@ class Fetcher:
             raise asyncio.CancelledError("the fetcher is closed")
         if self._session is None:
             connector = aiohttp.TCPConnector(
-                # The caller bounds how much is fetched at once.
+                # The gate bounds how much is asked of a host at once, the caller how much in all.
                 limit=0,
-                # The gate counts the hosts that are asked; this, those that they redirect to.
-                limit_per_host=self._policy.connections_per_host,
                 keepalive_timeout=_KEEPALIVE_S,
                 ttl_dns_cache=_DNS_TTL_S,
                 socket_factory=None if self._policy.allow_private else open_public_socket,
@@ -222,6 +244,10 @@ class Fetcher:
             return b""
         _require_size(len(data), self._policy.max_bytes)
         return data
+
+
+def _host_of(url: URL) -> str:
+    return (url.raw_host or "").rstrip(".")
 
 
 def _bucket_of(url: str) -> str:

@@ -41,6 +41,7 @@ BACKOFF_CAP_S: Final = 10.0
 RETRY_AFTER_CAP_S: Final = 60.0
 # S3 says that it is asked too often, not for how long to leave it alone.
 THROTTLED_S: Final = 1.0
+THROTTLING_STATUSES: Final = frozenset({429, 503})
 PASSING_STATUSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 _KIND_BY_STATUS: Final = {401: AccessError, 403: AccessError, 404: MissingError, 410: MissingError}
@@ -200,7 +201,7 @@ def _explain_status(error: StatusError, now: datetime) -> Trouble:
 
 def _explain_answer(error: Exception, answer: StoreAnswer, now: datetime) -> Trouble:
     kind = AccessError if answer.code in REFUSALS else _KIND_BY_STATUS.get(answer.status, ServerError)
-    is_throttled = answer.status in {429, 503}
+    is_throttled = answer.status in THROTTLING_STATUSES
     return Trouble(
         kind,
         reason_of(error),
