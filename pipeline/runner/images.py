@@ -16,6 +16,7 @@ from pipeline.domain import Failure, Item, Job, Outcome, Stage
 from pipeline.errors import RowError
 from pipeline.stages.enhance import enhance_image
 from pipeline.stages.fetch import Fetcher, Unfetched
+from pipeline.stages.gate import Lender
 from pipeline.stages.picture import Picture
 from pipeline.stages.promise import parse_hash, require_hash
 from pipeline.stages.resize import resize_image
@@ -109,6 +110,8 @@ class Equipment:
         As in fsspec, for the source and the destination.
     threads : int
         How many images are enhanced at once; 0 on a worker that enhances none, and needs no model.
+    lender : Lender, optional
+        Who counts the requests to web servers, where other processes ask them too.
 
     Raises
     ------
@@ -122,10 +125,11 @@ class Equipment:
         card: ModelCard | None = None,
         storage_options: Mapping[str, Any] | None = None,
         threads: int = 1,
+        lender: Lender | None = None,
     ) -> None:
         self.job = job
         self.storage_options = storage_options
-        self.fetcher = Fetcher(job.fetch, storage_options)
+        self.fetcher = Fetcher(job.fetch, storage_options, lender)
         self.card = card
         self.model: EnhancementModel | None = shared_model(card, threads) if card and threads else None
 

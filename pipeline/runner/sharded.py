@@ -14,6 +14,7 @@ from pipeline.runner.images import Carried, Equipment, Trial
 from pipeline.runner.ledger import SCHEMA, outcome_row
 from pipeline.runner.pieces import PieceFolder
 from pipeline.stages.codec import encode_image
+from pipeline.stages.gate import Lender
 from pipeline.stages.picture import Picture
 from pipeline.stages.sample import make_sample, member_stem, member_url
 from pipeline.stages.store import check_key, describe_stored
@@ -35,8 +36,9 @@ class ShardEquipment(Equipment):
         card: ModelCard | None = None,
         storage_options: Mapping[str, Any] | None = None,
         threads: int = 1,
+        lender: Lender | None = None,
     ) -> None:
-        super().__init__(job, card, storage_options, threads)
+        super().__init__(job, card, storage_options, threads, lender)
         self.folder = PieceFolder(job, storage_options)
 
     def store_batch(self, batch: Sequence[Carried]) -> list[Outcome]:

@@ -6,6 +6,7 @@ The fetches run on fsspec's loop, Dask's semaphores on the worker's: each call c
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 
@@ -15,11 +16,13 @@ from pipeline.stages.gate import HostLimit
 
 T = TypeVar("T")
 
+PREFIX: Final = "pipeline-fetch-"
+
 # A question that waits at the scheduler would be answered though its worker is dead, or though the semaphore that it
 # waits for has been closed: it is asked anew now and then.
 BORROW_PATIENCE_S: Final = 2.0
-# Before a scheduler is asked again that does not answer, or that has just closed the semaphore.
-_RETRY_S: Final = 0.2
+# Before a scheduler that does not answer is asked again.
+_RETRY_S: Final = 0.5
 
 
 class SharedSlots:
@@ -57,26 +60,35 @@ class SharedSlots:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call, self._worker.loop.asyncio_loop))
 
     async def _borrow(self, host: str) -> bool:
-        semaphore = self._semaphore_by_host.get(host)
-        if semaphore is None:
-            semaphore = self._semaphore_by_host[host] = self._make_semaphore(host)
         try:
-            await semaphore
-            return bool(await semaphore.acquire(BORROW_PATIENCE_S))
-        except (KeyError, OSError, RuntimeError):
-            # Another worker has closed it in this moment, or the scheduler does not answer.
-            semaphore.refresh_callback.stop()
-            self._semaphore_by_host[host] = self._make_semaphore(host)
+            if host not in self._semaphore_by_host:
+                self._semaphore_by_host[host] = await self._register(host)
+            return bool(await self._semaphore_by_host[host].acquire(BORROW_PATIENCE_S))
+        except (KeyError, RuntimeError):
+            # Another worker has closed it in this moment.
+            _stop_refreshing(await self._register(host))
+        except OSError:
             await asyncio.sleep(_RETRY_S)
-            return False
+        return False
 
     async def _give_back(self, host: str) -> None:
         await self._semaphore_by_host[host].release()
 
     async def _retire(self, host: str) -> None:
-        semaphore = self._semaphore_by_host.pop(host)
-        ...
+        semaphore = self._semaphore_by_host.pop(host, None)
+        if semaphore is None:
+            return
+        _stop_refreshing(semaphore)
+        with contextlib.suppress(OSError):
+            if await semaphore.get_value() == 0:
+                await self._worker.scheduler.semaphore_close(name=semaphore.name)
 
-    def _make_semaphore(self, host: str) -> Semaphore:
-        name = f"pipeline-fetch-{self._limit.slots}-{self._limit.interval_s:g}-{host}"
-        return Semaphore(self._limit.slots, name, self._worker.scheduler, self._worker.loop)
+    async def _register(self, host: str) -> Semaphore:
+        name = f"{PREFIX}{self._limit.slots}-{self._limit.interval_s:g}-{host}"
+        return await Semaphore(self._limit.slots, name, self._worker.scheduler, self._worker.loop)
+
+
+def _stop_refreshing(semaphore: Semaphore) -> None:
+    # It has none where leases never end.
+    if refreshing := getattr(semaphore, "refresh_callback", None):
+        refreshing.stop()

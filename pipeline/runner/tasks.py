@@ -23,6 +23,8 @@ from pipeline.runner.cluster_settings import has_resources
 from pipeline.runner.images import Carried, Equipment, shared_model
 from pipeline.runner.pieces import Piece
 from pipeline.runner.sharded import ShardEquipment
+from pipeline.runner.shared_slots import SharedSlots
+from pipeline.stages.gate import HostLimit
 from pipeline.version import __version__
 
 
@@ -70,7 +72,9 @@ class EquipWorker(WorkerPlugin):  # type: ignore[misc]  # Dask ships no types
         job, card, storage_options, equipment_type = pickle.loads(self._pickled)
         enhances = has_resources(worker.state.total_resources, self.enhance_resources)
         try:
-            made: Equipment = equipment_type(job, card, storage_options, worker.state.nthreads if enhances else 0)
+            threads = worker.state.nthreads if enhances else 0
+            slots = SharedSlots(worker, HostLimit.of(job.fetch))
+            made: Equipment = equipment_type(job, card, storage_options, threads, slots)
         except ModelError as error:
             # The driver has tried it before: this worker differs.
             raise ClusterError(f"worker {worker.address} cannot use the model: {error}") from error

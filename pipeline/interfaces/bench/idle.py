@@ -21,6 +21,7 @@ from pipeline.runner.driver import Driver
 from pipeline.runner.images import Carried, Equipment
 from pipeline.settings import Settings
 from pipeline.sources import open_collection
+from pipeline.stages.gate import Lender
 from pipeline.state import connect
 
 
@@ -33,6 +34,7 @@ class IdleEquipment(Equipment):
         card: ModelCard | None = None,
         storage_options: Mapping[str, Any] | None = None,
         threads: int = 1,
+        lender: Lender | None = None,
     ) -> None:
         self.job = job
 
