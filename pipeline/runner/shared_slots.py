@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from distributed import Semaphore, Worker
@@ -23,6 +24,15 @@ PREFIX: Final = "pipeline-fetch-"
 BORROW_PATIENCE_S: Final = 2.0
 # Before a scheduler that does not answer is asked again.
 _RETRY_S: Final = 0.5
+
+
+@dataclass(slots=True)
+class _Lent:
+    """The slots of a host that this worker has, and whether it asks for one more."""
+
+    semaphore: Semaphore
+    n_slots: int = 0
+    is_asking: bool = False
 
 
 class SharedSlots:
@@ -41,8 +51,7 @@ class SharedSlots:
     def __init__(self, worker: Worker, limit: HostLimit) -> None:
         self._worker = worker
         self._limit = limit
-        # Only of hosts that this worker asks now.
-        self._semaphore_by_host: dict[str, Semaphore] = {}
+        self._lent_by_host: dict[str, _Lent] = {}
 
     async def borrow(self, host: str) -> bool:
         """Wait a few seconds for a slot, and say whether there was one."""
@@ -61,31 +70,50 @@ class SharedSlots:
 
     async def _borrow(self, host: str) -> bool:
         try:
-            if host not in self._semaphore_by_host:
-                self._semaphore_by_host[host] = await self._register(host)
-            return bool(await self._semaphore_by_host[host].acquire(BORROW_PATIENCE_S))
+            lent = self._lent_by_host.get(host)
+            if lent is None:
+                # Registered anew whenever this worker has no slot: another one may have closed it meanwhile.
+                lent = self._lent_by_host[host] = _Lent(await self._register(host))
+            lent.is_asking = True
+            has_slot = bool(await lent.semaphore.acquire(BORROW_PATIENCE_S))
+            lent.n_slots += has_slot
+            return has_slot
         except (KeyError, RuntimeError):
             # Another worker has closed it in this moment.
-            _stop_refreshing(await self._register(host))
+            with contextlib.suppress(OSError):
+                _stop_refreshing(await self._register(host))
         except OSError:
             await asyncio.sleep(_RETRY_S)
+        finally:
+            self._drop_unused(host, is_asking=False)
         return False
 
     async def _give_back(self, host: str) -> None:
-        await self._semaphore_by_host[host].release()
+        lent = self._lent_by_host[host]
+        await lent.semaphore.release()
+        lent.n_slots -= 1
+        self._drop_unused(host, is_asking=lent.is_asking)
+
+    def _drop_unused(self, host: str, *, is_asking: bool) -> None:
+        if lent := self._lent_by_host.get(host):
+            lent.is_asking = is_asking
+            if not is_asking and lent.n_slots == 0:
+                _stop_refreshing(lent.semaphore)
+                del self._lent_by_host[host]
 
     async def _retire(self, host: str) -> None:
-        semaphore = self._semaphore_by_host.pop(host, None)
-        if semaphore is None:
-            return
-        _stop_refreshing(semaphore)
+        name, scheduler = self._name_of(host), self._worker.scheduler
         with contextlib.suppress(OSError):
-            if await semaphore.get_value() == 0:
-                await self._worker.scheduler.semaphore_close(name=semaphore.name)
+            if await scheduler.semaphore_value(name=name) == 0:
+                # To ask for the value of what another worker has closed leaves a trace; it goes with a semaphore only.
+                _stop_refreshing(await self._register(host))
+                await scheduler.semaphore_close(name=name)
+
+    def _name_of(self, host: str) -> str:
+        return f"{PREFIX}{self._limit.slots}-{self._limit.interval_s:g}-{host}"
 
     async def _register(self, host: str) -> Semaphore:
-        name = f"{PREFIX}{self._limit.slots}-{self._limit.interval_s:g}-{host}"
-        return await Semaphore(self._limit.slots, name, self._worker.scheduler, self._worker.loop)
+        return await Semaphore(self._limit.slots, self._name_of(host), self._worker.scheduler, self._worker.loop)
 
 
 def _stop_refreshing(semaphore: Semaphore) -> None:

@@ -2,8 +2,8 @@
 
 A request needs a slot of its host, of which there are as many as there may be requests at once. Slots are borrowed of a
 lender, and where processes share a host, that is who counts for all of them. A process keeps a slot from one request to
-the next, since asking the lender takes time, and gives it back when it has not needed it for a second; or when it has
-had it for a second, needs more of them than it can have, and others may wait.
+the next, since asking the lender takes time, and gives it back when it has nothing more to ask; or when it has had it
+for a second, needs more of them than it can have, and others may wait.
 
 A limit of requests a second asks for no more counting: whoever has a slot begins a request with it every so many
 seconds, and gives it back only when the next might begin.
@@ -21,9 +21,12 @@ from typing import Any, Final, Protocol
 
 from pipeline.domain import FetchPolicy
 
-LINGER_S: Final = 1.0
+# How long a slot is kept that nobody here needs: the next request often comes soon.
+LINGER_S: Final = 0.1
 TURN_S: Final = 1.0
-_SWEEP_S: Final = 0.25
+# How long the lender remembers a host that nobody here needs.
+RETIRE_S: Final = 5.0
+_SWEEP_S: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +160,7 @@ class _Host:
         self._idle: deque[_Slot] = deque()
         self._n_in_use = 0
         self._n_returning = 0
+        self._needed_at = _now()
         self._paused_until = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._borrowing: asyncio.Task[None] | None = None
@@ -200,10 +204,12 @@ class _Host:
         while self._idle and now - self._idle[0].idle_since >= LINGER_S:
             self._give_back(self._idle.popleft())
         if self._is_needed() or self._tasks or now < self._paused_until:
-            return False
-        if self._is_known_to_lender:
+            self._needed_at = now
+        elif not self._is_known_to_lender:
+            return True
+        elif now - self._needed_at >= RETIRE_S:
             self._spawn(self._retire())
-        return not self._is_known_to_lender
+        return False
 
     async def aclose(self) -> None:
         """Give all slots back."""
