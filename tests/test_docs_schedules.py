@@ -135,7 +135,9 @@ class Site:
         name, _, value = service["Environment"].partition("=")
         assert name == "PIPELINE_DATA_DIR"
         assert service["WorkingDirectory"] == "/srv/images"
-        command = [word.replace("$$", "$").replace("%%", "%") for word in shlex.split(service["ExecStart"])]
+        # A bare one would be a specifier, or a variable of systemd's.
+        assert not re.search("[%$]", service["ExecStart"].replace("$$", "").replace("%%", ""))
+        command = shlex.split(service["ExecStart"].replace("$$", "$").replace("%%", "%"))
         state = f"{self.folder}{value}"
         with self.start(command, {**SYSTEMD, name: state}) as running:
             yield running
@@ -222,11 +224,20 @@ def test_cron_s_line_runs_the_day_before_and_prints_only_what_went_wrong(site: S
     assert {path: path.stat().st_mtime_ns for path in site.out.glob("*.webp")} == written
     assert log.read_text().count("6 stored") == 2
 
+    recipe = site.folder / "nightly.toml"
+    recipe.write_text(recipe.read_text().replace("1600", "1200"))
+    assert_told(site.run(command, {**CRON, **settings}), 3)
+    assert "exists with another recipe" in log.read_text().splitlines()[-1]
+
     shutil.rmtree(site.folder / "incoming")
-    failed = site.run(command, {**CRON, **settings})
-    assert (failed.code, failed.err) == (0, "")
-    assert re.fullmatch(r"nightly-[\d-]+: exit code 2, see logs/nightly\.log and reports/[\d-]+\.html\n", failed.out)
-    assert log.read_text().splitlines()[-1].startswith("error: ")
+    assert_told(site.run(command, {**CRON, **settings}), 2)
+    assert "no such file or folder" in log.read_text().splitlines()[-1]
+
+
+def assert_told(ended: Ended, code: int) -> None:
+    """What cron mails is one line that has the exit code."""
+    assert (ended.code, ended.err) == (0, "")
+    assert re.fullmatch(rf"nightly-[\d-]+: exit code {code}, see logs/nightly\.log and .*\.html\n", ended.out)
 
 
 @pytest.mark.slow
