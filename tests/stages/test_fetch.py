@@ -233,6 +233,39 @@ def test_the_wait_for_a_turn_at_a_busy_host_is_not_its_fault(web: Web) -> None:
     assert web.at_once_max == 1
 
 
+def test_a_host_that_asks_to_be_left_alone_is(web: Web) -> None:
+    """The images that wait for a turn neither ask it meanwhile, nor does their time run, nor are they refused too."""
+    throttled = Reply(status=429, headers={"Retry-After": "1"})
+    urls = [web.reply("/0.jpg", throttled, Reply(b"a"))] + [web.serve(f"/{number}.jpg", b"a") for number in range(1, 5)]
+    policy = FetchPolicy(timeout_s=0.5, retries=1, connections_per_host=1, allow_private=True)
+    fetched = with_fetcher(lambda fetcher: asyncio.gather(*map(fetcher.try_fetch, urls)), policy)
+    assert fetched == [Fetched(b"a", 2)] + [Fetched(b"a", 1)] * 4
+    first, second, *_ = web.asked_at
+    assert second - first >= 1
+
+
+def test_a_host_is_spared_those_that_others_redirect_to_it(web: Web) -> None:
+    """And nobody waits for the one host while he keeps the other."""
+    web.reply("/slow.jpg", Reply(b"a", delay_s=0.05))
+    urls = []
+    for number in range(6):
+        # Each host redirects to the other.
+        here, there = ("127.0.0.1", "localhost") if number % 2 else ("localhost", "127.0.0.1")
+        web.reply(f"/{number}.jpg", redirect(web.url("/slow.jpg", host=there)))
+        urls.append(web.url(f"/{number}.jpg", host=here))
+    policy = FetchPolicy(timeout_s=10, retries=0, connections_per_host=1, allow_private=True)
+    fetched = with_fetcher(lambda fetcher: asyncio.gather(*map(fetcher.try_fetch, urls)), policy)
+    assert fetched == [Fetched(b"a", 1)] * 6
+    assert web.at_once_max <= 2
+
+
+def test_redirects_share_the_time_of_one_answer(web: Web) -> None:
+    web.reply("/0.jpg", replace(redirect(web.url("/1.jpg")), delay_s=0.3))
+    web.reply("/1.jpg", Reply(b"a", delay_s=0.3))
+    policy = FetchPolicy(timeout_s=0.5, retries=0, allow_private=True)
+    assert isinstance(fetch_fails(web.url("/0.jpg"), policy).error, TimeoutFetchError)
+
+
 def test_a_refused_connection_is_named() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
