@@ -48,6 +48,8 @@ def run(
     recipe: Recipe | None = None,
     *,
     output: Output = "files",
+    force: bool = False,
+    deduplicate: bool = False,
     job_id: str | None = None,
     client: Client | None = None,
     cluster: ClusterPlace | None = None,
@@ -71,6 +73,9 @@ def run(
     In a notebook, a live widget shows it; where nobody looks on (papermill, nbconvert), its bars are shown to its end,
     and only then this returns. Elsewhere `JobHandle.wait` shows bars on a terminal.
 
+    Images that an earlier job has made already of the same bytes, by the same Recipe and at the same destination, are
+    ``skipped``: see docs/incremental.md for how that is told.
+
     Running the same `job_id` again resumes it: what its ledger has already is not done again. While it is under way in
     this process, asking for the same work again returns it: a notebook's cell may be run twice.
 
@@ -84,6 +89,11 @@ def run(
     output : {"files", "webdataset"}
         With ``webdataset``, the results are in shards, ``DESTINATION/JOB-000000.tar`` and so on: tar files of about 500
         MB, in which each image has a JSON file beside it.
+    force : bool
+        Whether images that are at the destination already are made again.
+    deduplicate : bool
+        Whether of images with the same bytes only the first is made; the others are ``skipped``, and their output is
+        that of the first one. Without it all are made, and the ledger tells which are duplicates.
     job_id : str, optional
         A name of yours; one made of the time if not given.
     client : distributed.Client, optional
@@ -147,7 +157,8 @@ def run(
     )
     place = absolute(collection) if isinstance(collection, str | os.PathLike) else "a list"
     columns = (url_column, key_column, hash_column, carry_columns)
-    job = Job(job_id or new_job_id(), place, absolute(destination), recipe, policy, *columns, output)
+    how = (output, force, deduplicate)
+    job = Job(job_id or new_job_id(), place, absolute(destination), recipe, policy, *columns, *how)
     where = (storage_options, client, cluster, workers, dask_report)
     asked = (collection, replace(job, id=job_id or _ANY_ID), where)
     if active := _find_active(asked):

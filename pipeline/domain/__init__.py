@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.domain.checks import show_value
-from pipeline.domain.item import Item, ManifestColumns
+from pipeline.domain.item import UNKNOWN_VERSION, Item, ManifestColumns, SourceVersion
 from pipeline.domain.job import OUTPUTS, FetchPolicy, Job, Output, is_job_id
 from pipeline.domain.outcome import Failure, Outcome
 from pipeline.domain.progress import FINAL_STATUSES, JobStatus, Progress, Result
@@ -17,6 +17,7 @@ __all__ = [
     "MAX_SIDE",
     "OUTPUTS",
     "STAGES",
+    "UNKNOWN_VERSION",
     "Failure",
     "FetchPolicy",
     "Fit",
@@ -30,6 +31,7 @@ __all__ = [
     "Progress",
     "Recipe",
     "Result",
+    "SourceVersion",
     "Stage",
     "is_job_id",
     "show_value",

@@ -3,6 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class SourceVersion:
+    """Which bytes a source had at some time.
+
+    Attributes
+    ----------
+    fingerprint : str
+        Equal only if the bytes are, as far as can be told without reading them, see `pipeline.fingerprints`; empty if
+        nothing is known.
+    sha256 : str
+        Of the bytes; empty if they were not read.
+    """
+
+    fingerprint: str = ""
+    sha256: str = ""
+
+
+UNKNOWN_VERSION: Final = SourceVersion()
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +42,10 @@ class Item:
         Further columns of its manifest, by name, as text.
     problem : str
         Why its manifest's row names no image; empty if it does.
+    fingerprint : str
+        What the listing that it was found in tells of its bytes, see `SourceVersion`; empty for nothing.
+    stored_from : SourceVersion or None
+        What the image that is at the destination was made of: from these bytes, it need not be made again.
     """
 
     key: str
@@ -28,6 +53,8 @@ class Item:
     expected_hash: str = ""
     extra: tuple[tuple[str, str | None], ...] = ()
     problem: str = ""
+    fingerprint: str = ""
+    stored_from: SourceVersion | None = None
 
 
 @dataclass(frozen=True, slots=True)

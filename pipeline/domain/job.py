@@ -106,6 +106,10 @@ class Job:
         The manifest's columns, see `ManifestColumns`.
     output : {"files", "webdataset"}
         Whether each image is a file, or many are in each of a few shards, tar files that WebDataset reads.
+    force : bool
+        Whether images are made again that are at the destination already, of the same bytes by the same Recipe.
+    deduplicate : bool
+        Whether of images with the same bytes only the first is made, for all of them.
     """
 
     id: str
@@ -118,6 +122,8 @@ class Job:
     hash_column: str | None = None
     carry_columns: Sequence[str] = ()
     output: Output = "files"
+    force: bool = False
+    deduplicate: bool = False
 
     def __post_init__(self) -> None:
         for name in ("collection", "destination", "url_column"):
@@ -126,6 +132,8 @@ class Job:
             if getattr(self, name) is not None:
                 require_text(name, getattr(self, name))
         require_one_of("output", self.output, OUTPUTS)
+        for name in ("force", "deduplicate"):
+            require_one_of(name, getattr(self, name), (True, False))
         carry = self.carry_columns
         if isinstance(carry, str) or len({*carry}) < len(carry) or not all(isinstance(name, str) for name in carry):
             raise RecipeError(f"carry_columns is {show_value(carry)}; allowed are the names of columns, each once")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Self
 
-from pipeline.domain.item import Item
+from pipeline.domain.item import UNKNOWN_VERSION, Item, SourceVersion
 from pipeline.domain.stage import Stage
 from pipeline.errors import PipelineError, remedy_for
 
@@ -40,11 +40,12 @@ class Outcome:
     item : Item
     status : {"stored", "skipped", "failed"}
     output : str
-        The stored image's path or URL, ``tar://MEMBER::SHARD`` if it is in a shard; empty unless stored.
+        The stored image's path or URL, ``tar://MEMBER::SHARD`` if it is in a shard; if it was skipped, that of the
+        image which is there already; empty if it failed.
     width, height, channels : int
-        The stored image's size in pixels and its channels, alpha included; 0 unless stored.
+        That image's size in pixels and its channels, alpha included; 0 if there is none.
     bytes_in, bytes_out : int
-        What was fetched and what was stored.
+        What was fetched, and the size of that image.
     sha256 : str
         Of the stored bytes.
     attempts : int
@@ -59,6 +60,10 @@ class Outcome:
         Seconds since the epoch.
     robots : str
         What the server's header ``X-Robots-Tag`` said; empty without one.
+    source : SourceVersion
+        The bytes that it was made of.
+    duplicate_of : str
+        The key of the image of this job that was made of the same bytes before; empty for the first one.
     """
 
     item: Item
@@ -76,3 +81,5 @@ class Outcome:
     model: str = ""
     finished_at: float = 0.0
     robots: str = ""
+    source: SourceVersion = UNKNOWN_VERSION
+    duplicate_of: str = ""

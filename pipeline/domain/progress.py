@@ -50,6 +50,8 @@ class Progress:
     seconds_by_stage : mapping of str to float
         Seconds of work in each stage, summed over images.
     bytes_in, bytes_out : int
+    duplicates : int
+        Images that are of the same bytes as another one of the job.
     seconds : float
         Since this run began to process.
     images_per_second : float
@@ -78,6 +80,7 @@ class Progress:
     seconds_by_stage: Mapping[str, float] = field(default_factory=dict)
     bytes_in: int = 0
     bytes_out: int = 0
+    duplicates: int = 0
     seconds: float = 0.0
     images_per_second: float = 0.0
     eta_seconds: float | None = None

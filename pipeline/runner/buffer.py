@@ -6,6 +6,8 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Final
 
+from distributed import Client
+
 from pipeline.domain import Outcome
 from pipeline.errors import LedgerError
 from pipeline.runner.ledger import Ledger, outcome_row
@@ -34,6 +36,9 @@ class OutcomeBuffer:
 
     def recover(self, now_s: float) -> None:
         """Bring what earlier runs have left into order, before the ledger is read."""
+
+    def connect(self, client: Client) -> None:
+        """Take the cluster on which the run goes on; there is none while nothing is to be worked on."""
 
     def add(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         """Take the Outcomes of a batch in; return them as the ledger is to have them."""

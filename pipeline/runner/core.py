@@ -60,6 +60,8 @@ class RunCore:
         self.is_cancelled = False
         self.is_exhausted = False
         self.total: int | None = None
+        # Items that wait for what becomes of an original, see `Contents`.
+        self.n_waiting = 0
         self._stages = tuple(stages)
         self._before = before
         self._in_flight: dict[int, Batch] = {}
@@ -72,9 +74,20 @@ class RunCore:
         self._failed_by_error = Counter(before.failed_by_error)
         self._seconds_by_stage = Counter(before.seconds_by_stage)
         self._bytes_in, self._bytes_out = before.bytes_in, before.bytes_out
+        self._duplicates = before.duplicates
         self._worked_s, self._worked_items = 0.0, 0
         self._last_outcome: Outcome | None = None
         self.start_clock(started_at_s)
+
+    @property
+    def job_id(self) -> str:
+        """The job that is run."""
+        return self._before.job_id
+
+    @property
+    def has_news(self) -> bool:
+        """Whether this run has done anything."""
+        return self.done > self._before.done
 
     @property
     def done(self) -> int:
@@ -84,17 +97,20 @@ class RunCore:
     @property
     def pending(self) -> int:
         """Items that have been read and have no Outcome yet."""
-        return sum(len(batch.items) for batch in self._in_flight.values()) + len(self._suspects)
+        return sum(len(batch.items) for batch in self._in_flight.values()) + len(self._suspects) + self.n_waiting
 
     def start_clock(self, now_s: float) -> None:
-        """Take the time from now on: that in which the workers start is not the run's."""
+        """Take the time from now on, if nothing has been done: that in which the workers start is not the run's."""
+        if self.has_news:
+            return
         self._started_at_s = now_s
         self._samples: deque[tuple[float, int]] = deque([(now_s, self._before.done)])
 
     @property
     def is_over(self) -> bool:
         """Whether nothing is left to wait for."""
-        return not self._in_flight and (self.is_cancelled or (self.is_exhausted and not self._suspects))
+        is_done = self.is_exhausted and not self._suspects and not self.n_waiting
+        return not self._in_flight and (self.is_cancelled or is_done)
 
     @property
     def wants_items(self) -> bool:
@@ -134,24 +150,36 @@ class RunCore:
             self._done_by_stage[stage] += len(batch.items)
 
     def finish_batch(self, number: int, outcomes: Sequence[Outcome]) -> None:
-        """Note what became of a batch."""
+        """Note what became of a batch, and of Items that have waited for it."""
         batch = self._in_flight.pop(number)
         for stage in self._stages:
             if stage not in batch.stages_done:
                 self._done_by_stage[stage] += len(batch.items)
+        self._worked_items += len(batch.items)
+        for outcome in outcomes:
+            self._worked_s += sum(seconds for stage, seconds in outcome.seconds.items() if stage != "fetch")
+        self._note(outcomes)
+
+    def skip(self, outcomes: Sequence[Outcome]) -> None:
+        """Note Items that need no work."""
+        for stage in self._stages:
+            self._done_by_stage[stage] += len(outcomes)
+        self._note(outcomes)
+
+    def _note(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
             self._last_outcome = outcome
             self._status[outcome.status] += 1
+            self._duplicates += bool(outcome.duplicate_of)
             self._bytes_in += outcome.bytes_in
-            self._bytes_out += outcome.bytes_out
+            # What was there already was not written.
+            self._bytes_out += outcome.bytes_out if outcome.status == "stored" else 0
             self._seconds_by_stage.update(outcome.seconds)
-            self._worked_items += 1
-            self._worked_s += sum(seconds for stage, seconds in outcome.seconds.items() if stage != "fetch")
             if outcome.failure:
                 self._failed_by_stage[outcome.failure.stage] += 1
                 self._failed_by_error[outcome.failure.error] += 1
 
-    def lose_batch(self, number: int, stage: Stage, error: BaseException, ended_at: float) -> list[Outcome]:
+    def lose_batch(self, number: int, stage: Stage, error: BaseException, ended_at: float) -> Outcome | None:
         """Note that a batch ended in `stage` without Outcomes, most often because its worker died.
 
         Parameters
@@ -165,9 +193,9 @@ class RunCore:
 
         Returns
         -------
-        list of Outcome
-            The failed Outcome of an Item that was alone and has been lost often enough to be blamed; empty while its
-            Items are to be tried again, one by one.
+        Outcome or None
+            The failed Outcome of an Item that was alone and has been lost often enough to be blamed, with which the
+            batch is to be finished; None while its Items are to be tried again, one by one.
         """
         batch = self._in_flight[number]
         is_alone = len(batch.items) == 1 and len(self._in_flight) == 1
@@ -176,14 +204,12 @@ class RunCore:
             self._losses_alone[item.key] += 1
             if self._losses_alone[item.key] >= MAX_LOSSES_ALONE:
                 failure = Failure.from_error(stage, error, subject=redact(item.url))
-                outcomes = [Outcome(item, "failed", failure=failure, finished_at=ended_at)]
-                self.finish_batch(number, outcomes)
-                return outcomes
+                return Outcome(item, "failed", failure=failure, finished_at=ended_at)
         del self._in_flight[number]
         for stage in batch.stages_done:
             self._done_by_stage[stage] -= len(batch.items)
         self._suspects.extend(batch.items)
-        return []
+        return None
 
     def drop_in_flight(self) -> None:
         """Give up what is in flight: a cancelled run leaves it to whoever resumes the job."""
@@ -221,6 +247,7 @@ class RunCore:
             seconds_by_stage=dict(self._seconds_by_stage),
             bytes_in=self._bytes_in,
             bytes_out=self._bytes_out,
+            duplicates=self._duplicates,
             seconds=seconds,
             images_per_second=speed,
             eta_seconds=left / speed if left is not None and speed > 0 and status == "processing" else None,
@@ -230,6 +257,6 @@ class RunCore:
 
     def _only_result(self) -> Result | None:
         outcome = self._last_outcome
-        if self.total != 1 or outcome is None or outcome.status != "stored":
+        if self.total != 1 or outcome is None or not outcome.output:
             return self._before.result
         return Result(outcome.output, outcome.width, outcome.height, outcome.channels)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import queue
 from dataclasses import dataclass
+from typing import Literal
 
 from distributed import Future
 
 from pipeline.domain import Stage
+
+# What a task does: a stage, or find out what was fetched.
+Step = Stage | Literal["digest"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +19,7 @@ class TaskEnded:
     """A task has ended, well or not."""
 
     batch_number: int
-    stage: Stage
+    step: Step
     future: Future
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import hashlib
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -12,10 +13,10 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from pipeline.catalogue import EnhancementModel, ModelCard, load_model, on_this_machine
-from pipeline.domain import Failure, Item, Job, Outcome, Stage
+from pipeline.domain import UNKNOWN_VERSION, Failure, Item, Job, Outcome, SourceVersion, Stage
 from pipeline.errors import RowError
 from pipeline.stages.enhance import enhance_image
-from pipeline.stages.fetch import Fetcher, Unfetched
+from pipeline.stages.fetch import Fetched, Fetcher, Unfetched
 from pipeline.stages.gate import Lender
 from pipeline.stages.picture import Picture
 from pipeline.stages.promise import parse_hash, require_hash
@@ -38,6 +39,14 @@ class Carried:
     seconds: Mapping[str, float] = field(default_factory=dict)
     failure: Failure | None = None
     robots: str = ""
+    source: SourceVersion = UNKNOWN_VERSION
+    is_unchanged: bool = False
+    duplicate_of: str = ""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to be done with it: it failed, or what it would become is stored already."""
+        return self.failure is not None or self.is_unchanged or bool(self.duplicate_of)
 
     def __sizeof__(self) -> int:
         # Dask spills and schedules by this.
@@ -134,22 +143,46 @@ class Equipment:
         self.model: EnhancementModel | None = shared_model(card, threads) if card and threads else None
 
     async def fetch(self, item: Item) -> Carried:
-        """Ask for the bytes of `item`."""
-        data, attempts, robots = b"", 1, ""
+        """Ask for the bytes of `item`, unless its image was made of those that the source has."""
+        data, attempts, robots = None, 1, ""
+        source, is_unchanged = SourceVersion(item.fingerprint), False
+        known = item.stored_from.fingerprint if item.stored_from and not item.fingerprint else ""
         with Trial("fetch", item) as trial:
             if item.problem:
                 raise RowError(item.problem)
             # What is promised is looked at first: of nonsense, nothing need be fetched.
             promise = parse_hash(item.expected_hash) if item.expected_hash else None
-            answer = await self.fetcher.try_fetch(item.url)
+            answer = await self.fetcher.try_fetch(item.url, known, wants_fingerprint=not item.fingerprint)
             attempts, robots = answer.attempts, answer.robots
             if isinstance(answer, Unfetched):
                 raise answer.error
-            data = answer.data
-            if promise:
+            if isinstance(answer, Fetched):
+                data = answer.data
+                source = SourceVersion(item.fingerprint or answer.fingerprint)
+            elif item.stored_from:
+                source, is_unchanged = item.stored_from, True
+            if promise and data is not None:
                 # Off the loop, which others fetch on.
                 await asyncio.to_thread(require_hash, data, *promise)
-        return trial.conclude(Carried(item), data, bytes_in=len(data), attempts=attempts, robots=robots)
+        return trial.conclude(
+            Carried(item),
+            data,
+            bytes_in=len(data or b""),
+            attempts=attempts,
+            robots=robots,
+            source=source,
+            is_unchanged=is_unchanged,
+        )
+
+    def identify(self, carried: Carried) -> Carried:
+        """Tell by their hash whether the bytes are those that the stored image was made of."""
+        source, is_unchanged, data = carried.source, False, carried.payload
+        with Trial("fetch", carried.item) as trial:
+            assert isinstance(data, bytes)
+            source = replace(source, sha256=hashlib.sha256(data).hexdigest())
+            before = carried.item.stored_from
+            is_unchanged = before is not None and before.sha256 == source.sha256
+        return trial.conclude(carried, None if is_unchanged else data, source=source, is_unchanged=is_unchanged)
 
     def resize(self, carried: Carried) -> Carried:
         """Decode the bytes and bring the image to the Recipe's size."""
@@ -186,7 +219,7 @@ class Equipment:
 
     def store_batch(self, batch: Sequence[Carried]) -> list[Outcome]:
         """Encode and write the images of a batch; say what became of every Item."""
-        return [self.conclude(carried if carried.failure else self.store(carried)) for carried in batch]
+        return [self.conclude(carried if carried.is_over else self.store(carried)) for carried in batch]
 
     def encode(self, carried: Carried) -> Carried:
         """Encode the image, for `put`."""
@@ -208,7 +241,7 @@ class Equipment:
         """Put the encoded images of a batch; say what became of every Item."""
 
         async def put(carried: Carried) -> Carried:
-            return carried if carried.failure else await self.put(carried)
+            return carried if carried.is_over else await self.put(carried)
 
         return [self.conclude(carried) for carried in await asyncio.gather(*map(put, batch))]
 
@@ -217,15 +250,15 @@ class Equipment:
         steps = {"resize": self.resize, "enhance": self.enhance, "store": self.store}
         carried = fetched
         for stage in self.job.recipe.stages[1:]:
-            carried = carried if carried.failure else steps[stage](carried)
+            carried = carried if carried.is_over else steps[stage](carried)
         return self.conclude(carried)
 
     def conclude(self, carried: Carried) -> Outcome:
-        """Say what became of the image, after its last stage."""
+        """Say what became of the image, after its last stage; where a skipped one is, the driver knows."""
         stored = carried.payload if isinstance(carried.payload, Stored) else None
         return Outcome(
             item=carried.item,
-            status="stored" if stored else "failed",
+            status="stored" if stored else "failed" if carried.failure else "skipped",
             output=stored.output if stored else "",
             width=stored.width if stored else 0,
             height=stored.height if stored else 0,
@@ -239,6 +272,8 @@ class Equipment:
             model=self.card.label if self.card else "",
             finished_at=time.time(),
             robots=carried.robots,
+            source=carried.source,
+            duplicate_of=carried.duplicate_of,
         )
 
     async def aclose(self) -> None:

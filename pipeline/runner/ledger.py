@@ -18,6 +18,8 @@ import pyarrow.parquet as pq
 
 from pipeline.domain import STAGES, Item, Outcome, Progress
 from pipeline.errors import LedgerError, RowError
+from pipeline.fingerprints import of_promise
+from pipeline.runner.contents import MADE, Contents
 from pipeline.runner.seen import SeenKeys
 from pipeline.storage import LOOK_ATTEMPTS, open_folder, storage_errors, write_whole
 from pipeline.urls import redact
@@ -44,10 +46,16 @@ SCHEMA: Final = pa.schema(
         ("finished_at", pa.timestamp("us", tz="UTC")),
         ("expected_hash", pa.string()),
         ("robots", pa.string()),
+        ("fingerprint", pa.string()),
+        ("source_sha256", pa.string()),
+        ("duplicate_of", pa.string()),
     ]
 )
 
 _NAMES: Final = frozenset(SCHEMA.names)
+
+# What `Contents` remembers.
+_MADE_OF: Final = ("source_sha256", "key", *MADE)
 
 # In front of the name of a manifest's column that would be taken for one of the ledger's.
 _CARRIED: Final = "manifest_"
@@ -82,6 +90,9 @@ def outcome_row(outcome: Outcome, recipe_fingerprint: str) -> dict[str, Any]:
         "finished_at": round(outcome.finished_at * 1e6),
         "expected_hash": outcome.item.expected_hash,
         "robots": outcome.robots,
+        "fingerprint": outcome.source.fingerprint,
+        "source_sha256": outcome.source.sha256,
+        "duplicate_of": outcome.duplicate_of,
         **{carried_column(name): value for name, value in outcome.item.extra},
     }
 
@@ -147,21 +158,25 @@ class Ledger:
         rows = latest.group_by("key", use_threads=False).aggregate([("row", "max")])["row_max"]
         return table.take(rows.sort())
 
-    def tally(self, progress: Progress, seen: SeenKeys) -> Progress:
-        """Count what the ledger has, and note its keys as seen; return `progress` with these counts."""
+    def last_part(self) -> str:
+        """Return the name of the newest part; empty if there is none."""
+        return posixpath.basename(max(self._parts(), default=""))
+
+    def tally(self, progress: Progress, seen: SeenKeys, contents: Contents) -> Progress:
+        """Count what the ledger has, and note its keys and contents; return `progress` with these counts."""
         status: Counter[str] = Counter()
         failed_by_stage: Counter[str] = Counter()
         failed_by_error: Counter[str] = Counter()
         seconds: Counter[str] = Counter()
-        bytes_in = bytes_out = 0
+        bytes_in = bytes_out = duplicates = 0
         columns = [
-            "key",
             "status",
             "stage",
             "error",
             "bytes_in",
-            "bytes_out",
+            "duplicate_of",
             *(f"seconds_{stage}" for stage in STAGES),
+            *_MADE_OF,
         ]
         # The newest first: of an Item that was done twice, the later row counts.
         for part in self.tables(columns, newest_first=True):
@@ -171,7 +186,13 @@ class Ledger:
             failed_by_error.update(filter(None, table["error"].to_pylist()))
             seconds.update({stage: pc.sum(table[f"seconds_{stage}"]).as_py() or 0.0 for stage in STAGES})
             bytes_in += pc.sum(table["bytes_in"]).as_py() or 0
-            bytes_out += pc.sum(table["bytes_out"]).as_py() or 0
+            stored = table.filter(pc.equal(table["status"], "stored"))
+            bytes_out += pc.sum(stored["bytes_out"]).as_py() or 0
+            if "source_sha256" in table.column_names:
+                is_original = pc.equal(table["duplicate_of"], "")
+                duplicates += len(table) - (pc.sum(is_original).as_py() or 0)
+                originals = table.filter(pc.and_(is_original, pc.not_equal(table["output"], "")))
+                contents.remember(zip(*(originals[name].to_pylist() for name in _MADE_OF), strict=True))
         return replace(
             progress,
             stored=status["stored"],
@@ -182,6 +203,7 @@ class Ledger:
             seconds_by_stage=dict(seconds),
             bytes_in=bytes_in,
             bytes_out=bytes_out,
+            duplicates=duplicates,
         )
 
     def failed_items(self) -> list[Item]:
@@ -249,4 +271,5 @@ def _item_of(row: Mapping[str, Any]) -> Item:
     extra = tuple((name.removeprefix(_CARRIED), row[name]) for name in row if name not in SCHEMA.names)
     problem = row["message"] if row["error"] == RowError.__name__ else ""
     # Parts of an earlier release promise nothing.
-    return Item(row["key"], row["url"], row.get("expected_hash") or "", extra, problem)
+    promised = row.get("expected_hash") or ""
+    return Item(row["key"], row["url"], promised, extra, problem, of_promise(promised))

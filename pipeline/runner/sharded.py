@@ -44,7 +44,7 @@ class ShardEquipment(Equipment):
     def store_batch(self, batch: Sequence[Carried]) -> list[Outcome]:
         """Encode the images of a batch and write them together: all that could be encoded, or none."""
         image_by_key: dict[str, bytes] = {}
-        encoded = [carried if carried.failure else self._encode(carried, image_by_key) for carried in batch]
+        encoded = [carried if carried.is_over else self._encode(carried, image_by_key) for carried in batch]
         outcomes = [self.conclude(carried) for carried in encoded]
         rows = [outcome_row(each, self.job.recipe.fingerprint) for each in outcomes if each.status == "stored"]
         if not rows:
@@ -76,4 +76,4 @@ class ShardEquipment(Equipment):
 
 def _fail(carried: Carried, error: StoreError) -> Carried:
     failure = Failure.from_error("store", error, subject=redact(carried.item.url))
-    return carried if carried.failure else replace(carried, payload=None, failure=failure)
+    return carried if carried.is_over else replace(carried, payload=None, failure=failure)

@@ -78,7 +78,6 @@ class ShardBuffer(OutcomeBuffer):
     ----------
     job : Job
     ledger : Ledger
-    client : distributed.Client
     run_id : str
         Tells the tasks of this run from those of an earlier one.
     confirm_lease : callable
@@ -91,14 +90,13 @@ class ShardBuffer(OutcomeBuffer):
         self,
         job: Job,
         ledger: Ledger,
-        client: Client,
         run_id: str,
         confirm_lease: Callable[[], None],
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(ledger, job.recipe.fingerprint)
         self._job = job
-        self._client = client
+        self._client: Client | None = None
         self._run_id = run_id
         self._confirm_lease = confirm_lease
         self._folder = PieceFolder(job, storage_options)
@@ -129,19 +127,33 @@ class ShardBuffer(OutcomeBuffer):
         self._folder.clear()
         self._folder.make()
 
+    def connect(self, client: Client) -> None:
+        """Take the cluster whose workers pack the shards."""
+        self._client = client
+
     def add(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         """Take the Outcomes of a batch in; return them with the shard that their images are to be in."""
         stored = [outcome for outcome in outcomes if outcome.status == "stored"]
-        failed = super().add([outcome for outcome in outcomes if outcome.status != "stored"])
+        others = [self._add_other(outcome) for outcome in outcomes if outcome.status != "stored"]
         if not stored:
-            return failed
+            return others
         piece = Piece.named(split_member_url(stored[0].output)[1])
         assert piece is not None
         shard = self._make_room(piece, len(stored))
         place = self._place(shard.number)
         stored = [replace(each, output=member_url(split_member_url(each.output)[0], place)) for each in stored]
         shard.rows += [outcome_row(each, self._recipe_fingerprint) for each in stored]
-        return [*stored, *failed]
+        return [*stored, *others]
+
+    def _add_other(self, outcome: Outcome) -> Outcome:
+        """Take the Outcome in of an image that no piece has; a duplicate goes into the ledger with its original."""
+        place = split_member_url(outcome.output)[1]
+        for shard in (self._open, *self._closed):
+            if place == self._place(shard.number):
+                shard.rows.append(outcome_row(outcome, self._recipe_fingerprint))
+                return outcome
+        super().add([outcome])
+        return outcome
 
     def advance(self, now_s: float, *, is_last: bool) -> bool:
         """Pack the shards that are full, at the end all; return whether there is nothing to wait for."""
@@ -186,6 +198,7 @@ class ShardBuffer(OutcomeBuffer):
             self._open = Shard(self._open.number + 1)
 
     def _submit(self, shard: Shard) -> None:
+        assert self._client is not None
         shard.packings += 1
         number = shard.number * MAX_PACKINGS + shard.packings
         key = task_key("pack", self._job.id, self._run_id, number)
@@ -195,6 +208,7 @@ class ShardBuffer(OutcomeBuffer):
 
     def _packed(self, shard: Shard) -> str:
         """Return under what name a shard is packed; nothing while it is not. What fails is tried again."""
+        assert self._client is not None
         if self._client.status != "running":
             raise ClusterError("the Dask scheduler is gone; no image that was stored is lost: the job can be resumed")
         if shard.future is None or not shard.future.done():

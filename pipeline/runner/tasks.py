@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, Literal
 
 from distributed import Reschedule, Worker, WorkerPlugin, get_worker, secede
@@ -106,16 +107,24 @@ def fetch_batch(job_id: str, items: Sequence[Item]) -> list[Carried]:
     equipment = _equipment(job_id)
     secede()
     fetches = _fetch_together(equipment, items)
-    return asyncio.run_coroutine_threadsafe(fetches, get_loop()).result()
+    fetched = asyncio.run_coroutine_threadsafe(fetches, get_loop()).result()
+    # Here, since the loop has other fetches to go on with.
+    return _advance(equipment.identify, fetched)
 
 
 async def _fetch_together(equipment: Equipment, items: Sequence[Item]) -> list[Carried]:
     return await asyncio.gather(*map(equipment.fetch, items))
 
 
-def resize_batch(job_id: str, batch: Sequence[Carried]) -> list[Carried]:
-    """Decode and scale the images of a batch."""
-    return _advance(_equipment(job_id).resize, batch)
+def tell_contents(batch: Sequence[Carried]) -> dict[str, str]:
+    """Return the SHA-256 of the bytes that were fetched, by the Items' keys, without those of what is over already."""
+    return {carried.item.key: carried.source.sha256 for carried in batch if not carried.is_over}
+
+
+def resize_batch(job_id: str, batch: Sequence[Carried], original_by_key: Mapping[str, str]) -> list[Carried]:
+    """Decode and scale the images of a batch, but for those that others are made for, see `Job.deduplicate`."""
+    left = [_leave_to(original_by_key.get(carried.item.key, ""), carried) for carried in batch]
+    return _advance(_equipment(job_id).resize, left)
 
 
 def enhance_batch(job_id: str, batch: Sequence[Carried]) -> list[Carried]:
@@ -150,7 +159,7 @@ TASKS: Final[Mapping[Stage, Callable[..., Any]]] = {
 }
 
 
-def task_key(stage: Stage | Literal["pack"], job_id: str, run: str, number: int) -> tuple[str, str, int]:
+def task_key(stage: Stage | Literal["digest", "pack"], job_id: str, run: str, number: int) -> tuple[str, str, int]:
     """Name a batch's task so that Dask groups it by stage and by job.
 
     Dask takes the words up to the first with a digit as the prefix, so an id that begins with a letter gets a 0.
@@ -160,7 +169,11 @@ def task_key(stage: Stage | Literal["pack"], job_id: str, run: str, number: int)
 
 
 def _advance(step: Callable[[Carried], Carried], batch: Sequence[Carried]) -> list[Carried]:
-    return [carried if carried.failure else step(carried) for carried in batch]
+    return [carried if carried.is_over else step(carried) for carried in batch]
+
+
+def _leave_to(original: str, carried: Carried) -> Carried:
+    return replace(carried, payload=None, duplicate_of=original) if original and not carried.is_over else carried
 
 
 def _equipment(job_id: str) -> Equipment:

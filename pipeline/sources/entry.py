@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from pipeline.domain import Item, ManifestColumns, show_value
+from pipeline.fingerprints import of_promise
 from pipeline.sources.keys import key_for_url
 from pipeline.sources.location import Location, encodable
 from pipeline.sources.register import KeyRegister
@@ -54,7 +55,8 @@ class ItemMaker:
         except ValueError as error:
             problem = f"{self._unit} {row.number} of {redact(self._manifest.url)!r}: {error}"
             return Item(f"{self._unit}-{row.number:06d}", "", extra=extra, problem=encodable(problem))
-        return Item(key, encodable(url), (expected_hash or "").strip(), extra)
+        promised = (expected_hash or "").strip()
+        return Item(key, encodable(url), promised, extra, fingerprint=of_promise(promised))
 
     def _resolve(self, written: str) -> str:
         url = self._manifest.resolve(written)

@@ -1,11 +1,11 @@
-"""A folder's images' names with their keys, however many there are."""
+"""A folder's images: their names, with keys and fingerprints, however many there are."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from pipeline.scratch import open_scratch
 from pipeline.sources.keys import fold_key, key_for_file, name_files, plain_key
@@ -14,44 +14,56 @@ from pipeline.sources.keys import fold_key, key_for_file, name_files, plain_key
 NAMES_IN_MEMORY: Final = 10_000
 
 
+class NamedFile(NamedTuple):
+    """A file of a folder."""
+
+    name: str
+    key: str
+    fingerprint: str
+
+
 class FileNames:
-    """The names of a folder's files that are taken, each with its key: sorted, and on disk if they are many.
+    """The files of a folder that are taken, each with its key: sorted by name, and on disk if they are many.
 
     A name's key depends on all the others, see `name_files`; what this gives is the same.
     """
 
     def __init__(self) -> None:
-        self._few: list[str] = []
+        self._few: dict[str, str] = {}
         self._database: sqlite3.Connection | None = None
 
-    def extend(self, names: Iterable[str]) -> None:
-        """Take further names."""
-        self._few += names
+    def extend(self, files: Iterable[tuple[str, str]]) -> None:
+        """Take further names, each with its fingerprint."""
+        self._few.update(files)
         if len(self._few) > NAMES_IN_MEMORY:
             self._spill()
 
-    def named(self) -> Iterator[tuple[str, str]]:
-        """Yield each name with its key."""
+    def named(self) -> Iterator[NamedFile]:
+        """Yield each file."""
         if self._database is None:
-            yield from name_files(sorted(self._few)).items()
+            for name, key in name_files(sorted(self._few)).items():
+                yield NamedFile(name, key, self._few[name])
             return
         self._spill()
         rows = self._database.execute(
             "SELECT name, EXISTS (SELECT 1 FROM names AS other WHERE other.folded = names.folded"
-            " AND other.name != names.name) FROM names ORDER BY name"
+            " AND other.name != names.name), fingerprint FROM names ORDER BY name"
         )
-        for name, is_shared in rows:
+        for name, is_shared, fingerprint in rows:
             decoded = _decoded(name)
-            yield decoded, key_for_file(decoded, is_shared=bool(is_shared))
+            yield NamedFile(decoded, key_for_file(decoded, is_shared=bool(is_shared)), fingerprint)
 
     def _spill(self) -> None:
         if self._database is None:
             self._database = open_scratch(
-                "CREATE TABLE names (name BLOB PRIMARY KEY, folded BLOB) WITHOUT ROWID",
+                "CREATE TABLE names (name BLOB PRIMARY KEY, folded BLOB, fingerprint TEXT) WITHOUT ROWID",
                 "CREATE INDEX folded_names ON names (folded)",
             )
-        rows = ((_encoded(name), _encoded(fold_key(plain_key(name)))) for name in self._few)
-        self._database.executemany("INSERT OR IGNORE INTO names VALUES (?, ?)", rows)
+        rows = (
+            (_encoded(name), _encoded(fold_key(plain_key(name))), fingerprint)
+            for name, fingerprint in self._few.items()
+        )
+        self._database.executemany("INSERT OR IGNORE INTO names VALUES (?, ?, ?)", rows)
         self._few.clear()
 
     def __enter__(self) -> Self:

@@ -4,12 +4,30 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from fsspec import AbstractFileSystem
 
-# The name of an entry, and whether it is a folder.
-Entry = tuple[str, bool]
+from pipeline import fingerprints
+
+
+class Entry(NamedTuple):
+    """A file or folder.
+
+    Attributes
+    ----------
+    name : str
+    is_folder : bool
+    fingerprint : str
+        Of a file's bytes, see `pipeline.fingerprints`.
+    size : int or None
+        Of a file, in bytes; None if it is not known.
+    """
+
+    name: str
+    is_folder: bool
+    fingerprint: str = ""
+    size: int | None = None
 
 
 def list_local(path: str) -> Iterator[list[Entry]]:
@@ -20,7 +38,7 @@ def list_local(path: str) -> Iterator[list[Entry]]:
     # Ten times as fast as fsspec's, which asks for the size of every file, and it tells links apart.
     with os.scandir(path) as entries:
         while page := [entry for _, entry in zip(range(1000), entries, strict=False)]:
-            yield [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in page if _is_listed(entry)]
+            yield [_local_entry(entry) for entry in page if _is_listed(entry)]
 
 
 def list_remote(fs: AbstractFileSystem, path: str) -> Iterator[list[Entry]]:
@@ -33,7 +51,9 @@ def list_remote(fs: AbstractFileSystem, path: str) -> Iterator[list[Entry]]:
         below = entry["name"].rstrip("/")
         # Object stores also list the empty object that stands for the folder itself.
         if below.strip("/") != path.strip("/") and entry["type"] in {"file", "directory"}:
-            page.append((below.rpartition("/")[2], entry["type"] == "directory"))
+            is_folder = entry["type"] == "directory"
+            fingerprint = "" if is_folder else fingerprints.of_listed(entry)
+            page.append(Entry(below.rpartition("/")[2], is_folder, fingerprint, entry.get("size")))
     yield page
 
 
@@ -45,13 +65,27 @@ def _list_s3(fs: Any, path: str) -> Iterator[list[Entry]]:
     start = len(prefix)
     while True:
         answer = fs.call_s3("list_objects_v2", **request)
-        files = ((found["Key"][start:], False) for found in answer.get("Contents", ()))
-        folders = ((found["Prefix"][start:-1], True) for found in answer.get("CommonPrefixes", ()))
+        files = (
+            Entry(found["Key"][start:], False, fingerprints.of_listed(found), found.get("Size"))
+            for found in answer.get("Contents", ())
+        )
+        folders = (Entry(found["Prefix"][start:-1], True) for found in answer.get("CommonPrefixes", ()))
         # Without a name: the empty object that stands for the folder itself, and what is called a//b.
-        yield [entry for entry in (*files, *folders) if entry[0]]
+        yield [entry for entry in (*files, *folders) if entry.name]
         if not answer.get("IsTruncated"):
             return
         request["ContinuationToken"] = answer["NextContinuationToken"]
+
+
+def _local_entry(entry: os.DirEntry[str]) -> Entry:
+    if entry.is_dir(follow_symlinks=False):
+        return Entry(entry.name, True)
+    try:
+        status = entry.stat()
+    except OSError:
+        # A link to nothing.
+        return Entry(entry.name, False)
+    return Entry(entry.name, False, fingerprints.of_file(status), status.st_size)
 
 
 def _is_listed(entry: os.DirEntry[str]) -> bool:

@@ -128,7 +128,7 @@ class Location:
         return type(self)(self.fs, _with_slash(self.path) + relative, _with_slash(self.url) + relative)
 
     def list_folder(self) -> Iterator[list[Entry]]:
-        """Yield what is directly in this folder in pages, in any order: names, and whether each is a folder's.
+        """Yield what is directly in this folder, in pages and in any order.
 
         Links to folders are left out, as are devices and pipes; a link to nothing is a file, one that cannot be read.
 

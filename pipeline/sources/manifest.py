@@ -89,7 +89,7 @@ class Manifest:
         if self._suffix != ".parquet" or self.location.is_web or self.location.find_kind() != "folder":
             return [self.location]
         with reading(self.location.url):
-            names = sorted(name for page in self.location.list_folder() for name, is_folder in page if not is_folder)
+            names = sorted(each.name for page in self.location.list_folder() for each in page if not each.is_folder)
             # As readers of Parquet data sets do: what begins with these is no part.
             parts = [name for name in names if name.lower().endswith(".parquet") and name[0] not in "._"]
             if not parts:

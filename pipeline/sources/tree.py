@@ -98,14 +98,15 @@ class Tree:
                             raise
                         yield Item(f"{folder.key}unreadable", encodable(location.url))
                         continue
-                for name, key in files.named():
-                    yield Item(folder.key + key, encodable(location.below(name).url))
+                for name, key, fingerprint in files.named():
+                    yield Item(folder.key + key, encodable(location.below(name).url), fingerprint=fingerprint)
             pending += reversed([*self._subfolders(folder, sorted(folders))])
 
     def _read_folder(self, folder: _Folder, location: Location, files: FileNames, folders: list[str]) -> None:
         for page in location.list_folder():
-            files.extend(name for name, is_folder in page if not is_folder and self._takes(folder, name))
-            folders += (name for name, is_folder in page if is_folder)
+            taken = (each for each in page if not each.is_folder and self._takes(folder, each.name))
+            files.extend((each.name, each.fingerprint) for each in taken)
+            folders += (each.name for each in page if each.is_folder)
 
     def _takes(self, folder: _Folder, name: str) -> bool:
         has_suffix = not self.is_images_only or suffix_of(name) in IMAGE_SUFFIXES

@@ -6,11 +6,10 @@ Which URLs and addresses may be asked is decided in `addresses`, what a failure 
 from __future__ import annotations
 
 import asyncio
+import http
 import itertools
-import os
 import random
 import re
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,16 +18,18 @@ from weakref import WeakValueDictionary
 
 import aiohttp
 import fsspec
-from fsspec.asyn import AsyncFileSystem
 from yarl import URL
 
+from pipeline import fingerprints
 from pipeline.domain import FetchPolicy
-from pipeline.errors import AddressError, FetchError, MissingError, ServerError, TooLargeError
+from pipeline.errors import AddressError, FetchError, ServerError
 from pipeline.stages.addresses import HTTP, LOCAL, open_public_socket, require_allowed
 from pipeline.stages.gate import HostGate, HostLimit, Lender
+from pipeline.stages.limits import Read, require_size
+from pipeline.stages.local_file import read_local
 from pipeline.stages.retry import READ_ERRORS, THROTTLING_STATUSES, StatusError, backoff_s, explain, parse_retry_after
 from pipeline.stages.robots import RobotsTagError, find_forbidding, full_user_agent, join_tags, names_in
-from pipeline.storage import answer_behind, open_folder
+from pipeline.stages.stored_object import read_object
 from pipeline.urls import scheme_of
 
 MAX_REDIRECTS: Final = 5
@@ -54,9 +55,20 @@ class Fetched:
         How often the source was asked, 1 or more.
     robots : str
         What its server's header ``X-Robots-Tag`` said; empty without one.
+    fingerprint : str
+        Of the bytes, see `pipeline.fingerprints`.
     """
 
     data: bytes
+    attempts: int
+    robots: str = ""
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """The source has the bytes that it was known to have; they were not read."""
+
     attempts: int
     robots: str = ""
 
@@ -100,18 +112,25 @@ class Fetcher:
         self._running: set[asyncio.Task[Any]] = set()
         self._is_closed = False
 
-    async def try_fetch(self, url: str) -> Fetched | Unfetched:
+    async def try_fetch(
+        self, url: str, known: str = "", *, wants_fingerprint: bool = False
+    ) -> Fetched | Unchanged | Unfetched:
         """Fetch the bytes of one image, trying again what may pass.
 
         Parameters
         ----------
         url : str
             An http(s) URL, a local path (or ``file://``, unquoted as in fsspec), or another URL that fsspec opens.
+        known : str
+            The fingerprint of bytes that need not be fetched again.
+        wants_fingerprint : bool
+            Whether an object store is asked for the fingerprint, which is a request of its own; others tell it anyway.
 
         Returns
         -------
-        Fetched or Unfetched
-            The bytes, or the FetchError that says why there are none; each with the number of attempts.
+        Fetched, Unchanged or Unfetched
+            The bytes; or that they are those that are known; or the FetchError that says why there are none. Each with
+            the number of attempts.
 
         Raises
         ------
@@ -122,7 +141,7 @@ class Fetcher:
         assert task is not None
         self._running.add(task)
         try:
-            return await self._fetch(url)
+            return await self._fetch(url, known, wants_fingerprint)
         finally:
             self._running.discard(task)
 
@@ -137,11 +156,13 @@ class Fetcher:
         if self._session is not None:
             await self._session.close()
 
-    async def _fetch(self, url: str) -> Fetched | Unfetched:
+    async def _fetch(self, url: str, known: str, wants_fingerprint: bool) -> Fetched | Unchanged | Unfetched:
         for attempt in itertools.count(1):
             try:
-                data, robots = await self._attempt(url)
-                return Fetched(data, attempt, robots)
+                read = await self._attempt(url, known, wants_fingerprint)
+                if read.data is None:
+                    return Unchanged(attempt, read.robots)
+                return Fetched(read.data, attempt, robots=read.robots, fingerprint=read.fingerprint)
             except READ_ERRORS as error:
                 # Only its words are kept: its traceback would keep the buffers of a large body alive.
                 trouble = explain(error, self._policy.timeout_s, datetime.now(UTC))
@@ -150,24 +171,31 @@ class Fetcher:
             await asyncio.sleep(backoff_s(attempt, trouble.retry_after_s, random.random()))
         return Unfetched(trouble.to_error(url, attempt), attempt, trouble.robots)
 
-    async def _attempt(self, url: str) -> tuple[bytes, str]:
+    async def _attempt(self, url: str, known: str, wants_fingerprint: bool) -> Read:
         require_allowed(url, self._policy.allow_private, self._policy.places)
         scheme = scheme_of(url)
         if scheme in HTTP:
-            return await self._read_http(_parse(url))
+            return await self._read_http(_parse(url), known)
         if scheme in LOCAL:
             async with asyncio.timeout(self._policy.timeout_s):
                 path = fsspec.core.strip_protocol(url)
-                return await asyncio.to_thread(read_local, path, self._policy.max_bytes), ""
+                return await asyncio.to_thread(read_local, path, self._policy.max_bytes, known)
         # The wait for a turn is not the store's fault, so it comes before the time-out.
         async with self._gate(_bucket_of(url)), asyncio.timeout(self._policy.timeout_s):
-            return await self._read_store(url), ""
+            return await read_object(
+                url,
+                self._storage_options,
+                self._policy.max_bytes,
+                known=known,
+                wants_fingerprint=wants_fingerprint,
+            )
 
     def _gate(self, bucket: str) -> asyncio.Semaphore:
         return self._gate_by_bucket.setdefault(bucket, asyncio.Semaphore(self._policy.connections_per_host))
 
-    async def _read_http(self, url: URL) -> tuple[bytes, str]:
+    async def _read_http(self, url: URL, known: str) -> Read:
         session = self._open_session()
+        headers = fingerprints.condition(known)
         left_s = self._policy.timeout_s
         for _ in range(1 + MAX_REDIRECTS):
             host = _host_of(url)
@@ -176,14 +204,17 @@ class Fetcher:
             async with (
                 self._hosts.turn(host),
                 asyncio.timeout(left_s) as timer,
-                session.get(url, allow_redirects=False) as response,
+                session.get(url, headers=headers, allow_redirects=False) as response,
             ):
                 location = response.headers.get("Location")
                 if response.status not in _REDIRECT_STATUSES or not location:
                     self._heed_throttling(host, response)
+                    if response.status == http.HTTPStatus.NOT_MODIFIED and headers:
+                        return Read(None, known, self._heed_robots(response))
                     _require_whole(response)
                     robots = self._heed_robots(response)
-                    return await _read_body(response, self._policy.max_bytes), robots
+                    body = await _read_body(response, self._policy.max_bytes)
+                    return Read(body, fingerprints.of_answer(response.headers), robots)
                 left_s = (timer.when() or 0.0) - asyncio.get_running_loop().time()
             url = url.join(_parse(location))
             if url.scheme not in HTTP:
@@ -224,27 +255,6 @@ class Fetcher:
             )
         return self._session
 
-    async def _read_store(self, url: str) -> bytes:
-        # Asked once, since we ask again ourselves: two backoffs, one in the other, would take the product of both.
-        fs, path = open_folder(url, self._storage_options, attempts=1)
-        # One byte more than allowed tells too large, without a request for the size.
-        end = self._policy.max_bytes + 1
-        try:
-            if isinstance(fs, AsyncFileSystem):
-                # It lives on the loop of fsspec's own thread, which may or may not be ours.
-                reading = asyncio.run_coroutine_threadsafe(fs._cat_file(path, start=0, end=end), fs.loop)
-                data: bytes = await asyncio.wrap_future(reading)
-            else:
-                data = await asyncio.to_thread(fs.cat_file, path, start=0, end=end)
-        except OSError as error:
-            # S3 finds no such range in an empty object.
-            answer = answer_behind(error)
-            if answer is None or answer.status != 416:
-                raise
-            return b""
-        _require_size(len(data), self._policy.max_bytes)
-        return data
-
 
 def _host_of(url: URL) -> str:
     return (url.raw_host or "").rstrip(".")
@@ -266,44 +276,12 @@ def _require_whole(response: aiohttp.ClientResponse) -> None:
 
 
 async def _read_body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
-    _require_size(response.content_length or 0, max_bytes)
+    require_size(response.content_length or 0, max_bytes)
     chunks = []
     size = 0
     # Counted after decompression: some servers compress unasked, and a small body may be a large one.
     async for chunk in response.content.iter_any():
         size += len(chunk)
-        _require_size(size, max_bytes)
+        require_size(size, max_bytes)
         chunks.append(chunk)
     return b"".join(chunks)
-
-
-def read_local(path: str, max_bytes: int) -> bytes:
-    """Read a regular file; a pipe or a device is refused, not waited for.
-
-    fsspec's LocalFileSystem is as fast, but it opens pipes and waits.
-
-    Raises
-    ------
-    OSError
-        If it cannot be read.
-    MissingError
-        If it is no regular file.
-    TooLargeError
-        If it has more than `max_bytes` bytes.
-    """
-    with open(path, "rb", buffering=0, opener=_open_without_waiting) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise MissingError("it is no regular file")
-        _require_size(status.st_size, max_bytes)
-        return file.readall()
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    # Without O_NONBLOCK, opening a pipe waits for somebody to write into it.
-    return os.open(path, flags | os.O_NONBLOCK)
-
-
-def _require_size(n_bytes: int, max_bytes: int) -> None:
-    if n_bytes > max_bytes:
-        raise TooLargeError(f"more than the limit of {max_bytes} bytes")

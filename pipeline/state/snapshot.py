@@ -28,6 +28,7 @@ _COUNTS: Final = {
     "failed": "failed",
     "bytesIn": "bytes_in",
     "bytesOut": "bytes_out",
+    "duplicates": "duplicates",
     "version": "version",
 }
 _MEASURES: Final = {

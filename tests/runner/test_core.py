@@ -61,7 +61,7 @@ def test_a_lost_batch_is_tried_again_one_by_one_when_nothing_else_runs() -> None
     core = make_core()
     lost, other = core.start(items(2)), core.start(items(1, start=2))
     core.finish_stage(lost.number, "fetch")
-    assert core.lose_batch(lost.number, "resize", LOST, 0.0) == []
+    assert core.lose_batch(lost.number, "resize", LOST, 0.0) is None
     assert core.snapshot("processing", 1.0).done_by_stage["fetch"] == 0
     assert not core.wants_items
     assert core.next_suspect() is None
@@ -84,7 +84,9 @@ def test_only_an_item_that_was_alone_is_blamed_and_only_after_the_allowed_losses
         assert suspect is not None
         if suspect.items[0].key == "photo-0":
             attempts += 1
-            blamed += core.lose_batch(suspect.number, "resize", LOST, 0.0)
+            if outcome := core.lose_batch(suspect.number, "resize", LOST, 0.0):
+                blamed.append(outcome)
+                core.finish_batch(suspect.number, [outcome])
         else:
             core.finish_batch(suspect.number, stored(suspect))
     assert attempts == MAX_LOSSES_ALONE
@@ -198,7 +200,9 @@ def test_every_item_gets_exactly_one_outcome_whatever_dies(
         assert len(in_flight) <= threads * BATCHES_PER_THREAD
         batch = in_flight.pop(random_.randrange(len(in_flight)))
         if killer_keys & {item.key for item in batch.items}:
-            outcomes += core.lose_batch(batch.number, "resize", LOST, 0.0)
+            if blamed := core.lose_batch(batch.number, "resize", LOST, 0.0):
+                core.finish_batch(batch.number, [blamed])
+                outcomes.append(blamed)
         else:
             core.finish_batch(batch.number, stored(batch))
             outcomes += stored(batch)

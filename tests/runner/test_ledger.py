@@ -11,8 +11,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.domain import Failure, Item, Outcome, Progress
+from pipeline.domain import Failure, Item, Outcome, Progress, SourceVersion
 from pipeline.errors import LedgerError
+from pipeline.runner.contents import Contents
 from pipeline.runner.ledger import SCHEMA, Ledger
 from pipeline.runner.seen import SeenKeys
 
@@ -37,6 +38,7 @@ def stored(key: str) -> Outcome:
         bytes_in=100,
         bytes_out=10,
         sha256="ab",
+        source=SourceVersion("etag:1", f"of {key}"),
         seconds={"fetch": 0.5, "resize": 0.25, "store": 0.125},
         finished_at=1_795_000_000.25,
     )
@@ -84,6 +86,9 @@ def test_what_was_appended_is_read_back_in_order(ledger: Ledger) -> None:
         "finished_at": pd.Timestamp(1_795_000_000.25, unit="s", tz="UTC"),
         "expected_hash": "",
         "robots": "",
+        "fingerprint": "etag:1",
+        "source_sha256": "of b",
+        "duplicate_of": "",
     }
     assert (rows[1]["stage"], rows[1]["error"], rows[1]["attempts"]) == ("fetch", "MissingError", 3)
 
@@ -110,8 +115,8 @@ def test_what_is_forgotten_is_still_to_be_done(ledger: Ledger) -> None:
     ledger.append([failed("a"), stored("b")], "f00d")
     assert ledger.failed_items() == [Item("a", "https://example.org/a.jpg")]
     ledger.forget(["a"])
-    with SeenKeys() as seen:
-        tally = ledger.tally(Progress("job"), seen)
+    with SeenKeys() as seen, Contents() as contents:
+        tally = ledger.tally(Progress("job"), seen, contents)
         assert (tally.stored, tally.failed) == (1, 0)
         assert seen.add("a")
         assert not seen.add("b")
@@ -121,8 +126,8 @@ def test_the_tally_counts_each_item_once(ledger: Ledger) -> None:
     """Of one that was done twice, as it was the second time."""
     ledger.append([failed("a"), failed("b")], "f00d")
     ledger.append([stored("a"), stored("c")], "f00d")
-    with SeenKeys() as seen:
-        tally = ledger.tally(Progress("job", version=7), seen)
+    with SeenKeys() as seen, Contents() as contents:
+        tally = ledger.tally(Progress("job", version=7), seen, contents)
     assert (tally.stored, tally.failed, tally.bytes_in, tally.bytes_out, tally.version) == (2, 1, 200, 20, 7)
     assert tally.failed_by_stage == {"fetch": 1}
     assert tally.seconds_by_stage["fetch"] == 1.0
@@ -171,7 +176,7 @@ def test_a_failed_item_is_run_again_as_its_manifest_named_it(ledger: Ledger) -> 
     nameless = Item("line-000003", "", extra=promised.extra, problem="line 3 of 'list.csv': no URL or path in 'url'")
     failure = Failure("fetch", "RowError", nameless.problem)
     ledger.append([replace(failed("a"), item=promised), Outcome(nameless, "failed", failure=failure)], "f00d")
-    assert ledger.failed_items() == [promised, nameless]
+    assert ledger.failed_items() == [replace(promised, fingerprint="hash:sha256:ab"), nameless]
 
 
 def test_a_ledger_of_an_earlier_release_is_read_with_newer_parts(tmp_path: Path) -> None:

@@ -186,7 +186,8 @@ class Bench:
         self.ledger = Ledger(self.job.destination, self.job.id)
         self.folder = PieceFolder(self.job)
         self.folder.make()
-        self.buffer = ShardBuffer(self.job, self.ledger, client, "run", confirm_lease)
+        self.buffer = ShardBuffer(self.job, self.ledger, "run", confirm_lease)
+        self.buffer.connect(client)
 
     def write(self, *keys: str) -> list[Outcome]:
         """Write a piece; return the Outcomes that a worker would give."""

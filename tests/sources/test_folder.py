@@ -23,8 +23,9 @@ def test_names_on_disk_have_the_same_keys_in_the_same_order(given_names: list[st
     with pytest.MonkeyPatch.context() as patch, FileNames() as files:
         patch.setattr(file_names, "NAMES_IN_MEMORY", 3)
         for start in range(0, len(given_names), 5):
-            files.extend(given_names[start : start + 5])
-        assert list(files.named()) == list(name_files(sorted(given_names)).items())
+            files.extend((name, f"#{len(name)}") for name in given_names[start : start + 5])
+        expected = [(name, key, f"#{len(name)}") for name, key in name_files(sorted(given_names)).items()]
+        assert list(files.named()) == expected
 
 
 def test_names_without_number_take_no_memory() -> None:
@@ -32,7 +33,9 @@ def test_names_without_number_take_no_memory() -> None:
         tracemalloc.start()
         try:
             for page in range(200):
-                files.extend(f"photograph-{page:03}-{number:03}.jpg" for number in range(1000))
+                files.extend(
+                    (f"photograph-{page:03}-{number:03}.jpg", "etag:0123456789abcdef") for number in range(1000)
+                )
             assert sum(1 for _ in files.named()) == 200_000
             _, peak = tracemalloc.get_traced_memory()
         finally:
@@ -45,7 +48,7 @@ def test_a_prefix_is_listed_in_pages(moto: S3) -> None:
     pages = list(list_remote(moto.fs, f"{moto.bucket}/a".removeprefix("s3://")))
     assert max(map(len, pages)) <= 1000
     assert sum(map(len, pages)) == 1002
-    assert [entry for page in pages for entry in page if entry[1]] == [("b", True)]
+    assert [entry for page in pages for entry in page if entry.is_folder] == [("b", True, "", None)]
 
 
 def test_a_prefix_is_walked_as_a_folder_is(s3: S3) -> None:

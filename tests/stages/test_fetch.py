@@ -28,6 +28,7 @@ from pipeline.errors import (
     TimeoutFetchError,
     TooLargeError,
 )
+from pipeline.fingerprints import of_file
 from pipeline.stages import addresses, retry
 from pipeline.stages.fetch import Fetched, Fetcher, Unfetched
 from pipeline.version import __version__
@@ -453,7 +454,7 @@ def test_a_local_file_is_read_by_path_and_by_url(tmp_path: Path, monkeypatch: py
     path.write_bytes(b"a" * 100_000)
     monkeypatch.chdir(tmp_path)
     for url in (str(path), path.name, f"file://{path}"):
-        assert fetch(url, PUBLIC) == Fetched(b"a" * 100_000, 1)
+        assert fetch(url, PUBLIC) == Fetched(b"a" * 100_000, 1, fingerprint=of_file(path.stat()))
 
 
 def test_a_local_file_over_the_limit_is_refused(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ class IdleEquipment(Equipment):
     def _pass(self, carried: Carried) -> Carried:
         return carried
 
-    resize = enhance = store = _pass
+    identify = resize = enhance = store = _pass
 
     def conclude(self, carried: Carried) -> Outcome:
         """Say that it was stored."""

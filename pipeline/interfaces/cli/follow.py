@@ -94,9 +94,11 @@ def conclude(
 def _conclude_completed(handle: JobHandle, progress: Progress, console: Console, is_repeatable: bool) -> None:
     skipped = f", {progress.skipped:,} skipped" if progress.skipped else ""
     failed = f", [bold red]{progress.failed:,} failed[/]" if progress.failed else ""
+    duplicates = f", {progress.duplicates:,} of them duplicates" if progress.duplicates else ""
     console.print(
-        f"[bold green]{progress.stored:,} stored[/]{skipped}{failed} in {format_seconds(progress.seconds)}, "
-        f"{progress.images_per_second:,.1f} images/s, to {escape(short(handle.job.destination))}",
+        f"[bold green]{progress.stored:,} stored[/]{skipped}{failed}{duplicates} "
+        f"in {format_seconds(progress.seconds)}, {progress.images_per_second:,.1f} images/s, "
+        f"to {escape(short(handle.job.destination))}",
         highlight=False,
         soft_wrap=True,
     )

@@ -63,6 +63,12 @@ def run(
             help="A file an image, or tar shards of about 500 MB, for training with WebDataset.",
         ),
     ] = "files",
+    force: Annotated[
+        bool, typer.Option("--force", help="Make images again that are there already, of unchanged sources.")
+    ] = False,
+    deduplicate: Annotated[
+        bool, typer.Option("--deduplicate", help="Make only the first of images with the same bytes.")
+    ] = False,
     job_id: Annotated[
         str | None, typer.Option(metavar="ID", help="A name of yours; the same again resumes or follows it.")
     ] = None,
@@ -109,6 +115,8 @@ def run(
         destination,
         make_recipe(recipe, options),
         output=cast(Output, output),
+        force=force,
+        deduplicate=deduplicate,
         job_id=job_id,
         cluster=cluster,
         workers=workers,

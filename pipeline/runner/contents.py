@@ -1,0 +1,125 @@
+"""Which images of a job are of the same bytes."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Final, Self
+
+from pipeline.domain import Failure, Outcome
+from pipeline.scratch import open_scratch
+
+# What a duplicate that is not made itself has of its original.
+MADE: Final = ("output", "width", "height", "channels", "bytes_out", "sha256")
+
+
+class Contents:
+    """The first image of each content of a job, the *original*, and what became of it; on disk rather than in memory.
+
+    All others are its duplicates. One that is not made itself is *left*: it waits for the Outcome of its original.
+    """
+
+    def __init__(self) -> None:
+        self.n_waiting = 0
+        self._waiting_by_original: defaultdict[str, list[Outcome]] = defaultdict(list)
+        # `end` is what became of an original: empty for nothing yet.
+        self._database = open_scratch(
+            "CREATE TABLE originals (source_sha256 TEXT PRIMARY KEY, key TEXT, end TEXT DEFAULT '') WITHOUT ROWID",
+            "CREATE INDEX originals_by_key ON originals (key)",
+        )
+
+    def remember(self, rows: Iterable[Sequence[Any]]) -> None:
+        """Take what earlier runs of the job have made.
+
+        Parameters
+        ----------
+        rows : iterable of sequence
+            The hash of the source, the key, and the values of `MADE`.
+        """
+        self._database.executemany(
+            "INSERT OR IGNORE INTO originals VALUES (?, ?, ?)",
+            ((sha256, key, json.dumps(dict(zip(MADE, made, strict=True)))) for sha256, key, *made in rows if sha256),
+        )
+
+    def find_duplicates(self, sha256_by_key: Mapping[str, str]) -> dict[str, str]:
+        """Take images that are about to be made; return the originals' keys of those that need not be, by their keys.
+
+        Parameters
+        ----------
+        sha256_by_key : mapping of str to str
+            Of their sources' bytes.
+        """
+        original_by_key = {key: self._claim(key, sha256) for key, sha256 in sha256_by_key.items()}
+        return {key: original for key, original in original_by_key.items() if original != key}
+
+    def mark(self, outcome: Outcome) -> Outcome:
+        """Return an Outcome with what it is a duplicate of."""
+        if not outcome.source.sha256 or outcome.duplicate_of:
+            return outcome
+        original = self._claim(outcome.item.key, outcome.source.sha256)
+        return outcome if original == outcome.item.key else replace(outcome, duplicate_of=original)
+
+    def leave(self, duplicates: Iterable[Outcome]) -> list[Outcome]:
+        """Take duplicates that are left; return what becomes of those whose original has ended. The others wait."""
+        ended = []
+        for duplicate in duplicates:
+            row = self._database.execute(
+                "SELECT end FROM originals WHERE source_sha256 = ?", (duplicate.source.sha256,)
+            ).fetchone()
+            if row and row[0]:
+                ended.append(_end_as(duplicate, json.loads(row[0])))
+            else:
+                self._waiting_by_original[duplicate.duplicate_of].append(duplicate)
+                self.n_waiting += 1
+        return ended
+
+    def settle(self, outcomes: Iterable[Outcome]) -> list[Outcome]:
+        """Note what became of images; return what becomes of those that have waited for them."""
+        settled: list[Outcome] = []
+        for outcome in outcomes:
+            if not outcome.duplicate_of:
+                end = _end_of(outcome)
+                # Of a source that was lost with its worker, nobody knows the hash.
+                self._database.execute(
+                    "UPDATE originals SET end = ? WHERE key = ? AND (source_sha256 = ? OR ? = '')",
+                    (json.dumps(end), outcome.item.key, outcome.source.sha256, outcome.source.sha256),
+                )
+                waiting = self._waiting_by_original.pop(outcome.item.key, ())
+                self.n_waiting -= len(waiting)
+                settled += (_end_as(duplicate, end) for duplicate in waiting)
+        return settled
+
+    def _claim(self, key: str, sha256: str) -> str:
+        self._database.execute("INSERT OR IGNORE INTO originals (source_sha256, key) VALUES (?, ?)", (sha256, key))
+        row = self._database.execute("SELECT key FROM originals WHERE source_sha256 = ?", (sha256,)).fetchone()
+        return str(row[0])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._database.close()
+
+
+def is_left(outcome: Outcome) -> bool:
+    """Whether a worker has left an image to its original."""
+    return outcome.status == "skipped" and bool(outcome.duplicate_of) and not outcome.output
+
+
+def _end_of(original: Outcome) -> dict[str, Any]:
+    if failure := original.failure:
+        return {"failed": [failure.stage, failure.error, failure.message]}
+    return {name: getattr(original, name) for name in MADE}
+
+
+def _end_as(duplicate: Outcome, end: Mapping[str, Any]) -> Outcome:
+    if "failed" in end:
+        stage, error, message = end["failed"]
+        message = f"it has the same bytes as {duplicate.duplicate_of!r}, which failed: {message}"
+        return replace(duplicate, status="failed", failure=Failure(stage, error, message))
+    return replace(duplicate, **end)
