@@ -30,6 +30,7 @@ def test_the_settings_of_the_docs_are_the_defaults(tmp_path: Path) -> None:
     path.write_text(block(SERVICE, "toml", "[limits]"))
     given = OptionsFile.read(path)
     assert given.limits == Limits()
+    assert given.fetching == ServerOptions(tmp_path).fetching
     assert path.read_text().count("=") >= len(fields(Limits))
     assert {client.name for client in given.clients.values()} == {"alice", "reporting"}
     for name in ("collections", "destinations", "trusts_proxy"):

@@ -32,7 +32,7 @@ def serve(
         Path | None, typer.Option(metavar="FILE", help="Listen on a socket file of yours instead, for a proxy.")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(metavar="FILE.toml", help="Clients and their tokens, limits, allowed names.")
+        Path | None, typer.Option(metavar="FILE.toml", help="Clients, their tokens, limits, how gently to fetch.")
     ] = None,
     jobs_at_once: JobsAtOnce = 4,
     workers: Workers = None,
@@ -64,6 +64,7 @@ def serve(
         unix_socket=unix_socket.absolute() if unix_socket else None,
         clients={**given.clients, **own},
         allow_private=settings.allow_private if allow_private is None else allow_private,
+        fetching=given.fetching,
         limits=given.limits,
         **given.access,
     )

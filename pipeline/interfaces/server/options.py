@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Self
 
-from pipeline.errors import SettingsError
+from pipeline.domain import FetchPolicy
+from pipeline.errors import RecipeError, SettingsError
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8000
@@ -100,6 +101,8 @@ class ServerOptions:
         Whether sources may be on addresses that are not public.
     collections, destinations : tuple of str
         What a client's ``collection`` and ``destination`` may begin with; never a local path unless it is listed.
+    fetching : FetchPolicy
+        How web servers are asked; where clients may fetch from is decided by the other options.
     limits : Limits
     """
 
@@ -113,6 +116,7 @@ class ServerOptions:
     allow_private: bool = False
     collections: tuple[str, ...] = ("s3://",)
     destinations: tuple[str, ...] = ("s3://",)
+    fetching: FetchPolicy = field(default_factory=FetchPolicy)
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -129,11 +133,13 @@ class OptionsFile:
     clients : mapping of bytes to Client
     access : mapping
         Fields of `ServerOptions`: ``allowed_hosts trusts_proxy collections destinations``.
+    fetching : FetchPolicy
     limits : Limits
     """
 
     clients: Mapping[bytes, Client] = field(default_factory=dict)
     access: Mapping[str, Any] = field(default_factory=dict)
+    fetching: FetchPolicy = field(default_factory=FetchPolicy)
     limits: Limits = field(default_factory=Limits)
 
     @classmethod
@@ -151,6 +157,8 @@ class OptionsFile:
             allowed_hosts = ["images.example.org"]
             trusts_proxy = true
             collections = ["s3://photos/"]
+            [fetching]
+            requests_per_second = 5
             [limits]
             urls_per_job = 1000
 
@@ -163,7 +171,7 @@ class OptionsFile:
             tables = tomllib.loads(path.read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise SettingsError(f"cannot read the server's settings {str(path)!r}: {error}") from error
-        _require_known(path, "table", tables, {"clients", "access", "limits"})
+        _require_known(path, "table", tables, {"clients", "access", "fetching", "limits"})
         for name in tables:
             if not isinstance(tables[name], dict):
                 raise SettingsError(f"{name} in {str(path)!r} is {tables[name]!r}; it has to be a table")
@@ -175,6 +183,7 @@ class OptionsFile:
             raise SettingsError(f"two clients in {str(path)!r} have the same token")
         return cls(
             clients=dict(known),
+            fetching=_read_fetching(path, tables.get("fetching", {})),
             access={name: _read_access(path, name, value) for name, value in access.items()},
             limits=Limits(**limits),
         )
@@ -186,6 +195,7 @@ def hash_token(token: str) -> bytes:
 
 
 _ACCESS: Final = frozenset({"allowed_hosts", "trusts_proxy", "collections", "destinations"})
+_FETCHING: Final = frozenset({"connections_per_host", "requests_per_second", "respect_robots", "user_agent"})
 
 
 def _read_client(path: Path, name: str, table: Any) -> tuple[bytes, Client]:
@@ -218,6 +228,14 @@ def _read_access(path: Path, name: str, value: Any) -> Any:
     if isinstance(value, list) and all(isinstance(entry, str) and entry for entry in value):
         return tuple(value)
     raise SettingsError(f"{name} in {str(path)!r} is {value!r}; allowed is a list of texts")
+
+
+def _read_fetching(path: Path, values: Mapping[str, Any]) -> FetchPolicy:
+    _require_known(path, "field of fetching", values, _FETCHING)
+    try:
+        return FetchPolicy(**values)
+    except RecipeError as error:
+        raise SettingsError(f"fetching in {str(path)!r}: {error}") from error
 
 
 def _require_known(path: Path, kind: str, given: Mapping[str, Any], known: frozenset[str] | set[str]) -> None:

@@ -15,7 +15,7 @@ from http import HTTPStatus
 from typing import Any, TypeVar
 
 from pipeline.choosing import choose_model
-from pipeline.domain import FetchPolicy, Job
+from pipeline.domain import Job
 from pipeline.errors import DestinationError, JobNotFoundError
 from pipeline.interfaces.server.access import TokenBucket
 from pipeline.interfaces.server.errors import RequestError
@@ -170,7 +170,7 @@ class Services:
         collection = submission.collection or (submission.urls[0] if len(submission.urls) == 1 else own)
         # A manifest that a client may read can name anything: what it names is looked at too.
         places = (*_WEB, *self.options.collections) if submission.collection else _WEB
-        policy = FetchPolicy(allow_private=self.options.allow_private, places=places)
+        policy = replace(self.options.fetching, allow_private=self.options.allow_private, places=places)
         return Job(job_id, collection, submission.destination or own, submission.recipe, policy)
 
     @contextlib.contextmanager

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.domain import FetchPolicy
 from pipeline.errors import SettingsError
 from pipeline.interfaces.server.access import TokenBucket, find_client, is_allowed_host, is_same_origin, read_bearer
 from pipeline.interfaces.server.options import Client, Limits, OptionsFile, ServerOptions, hash_token
@@ -109,6 +110,9 @@ def test_a_settings_file_gives_clients_access_and_limits(tmp_path):
         [access]
         allowed_hosts = ["a.example"]
         trusts_proxy = true
+        [fetching]
+        requests_per_second = 5
+        user_agent = "lab"
         [limits]
         urls_per_job = 7
         """
@@ -117,6 +121,7 @@ def test_a_settings_file_gives_clients_access_and_limits(tmp_path):
     assert given.clients[hash_token("long enough to be a secret")] == ALICE
     assert given.clients[hash_token("x")] == Client("root", is_admin=True)
     assert given.access == {"allowed_hosts": ("a.example",), "trusts_proxy": True}
+    assert given.fetching == FetchPolicy(requests_per_second=5, user_agent="lab")
     assert given.limits == Limits(urls_per_job=7)
 
 
@@ -134,6 +139,8 @@ def test_a_settings_file_gives_clients_access_and_limits(tmp_path):
         ('[limits]\nurls_per_job = "many"', "urls_per_job is 'many'"),
         ("[access]\ntrusts_proxy = 1", "allowed is true or false"),
         ('[access]\nallowed_hosts = "a"', "a list of texts"),
+        ("[fetching]\nallow_private = true", "no field of fetching 'allow_private'"),
+        ("[fetching]\nrequests_per_second = 0", "fetching in .*: requests_per_second is 0; allowed is"),
     ],
 )
 def test_a_settings_file_that_means_nothing_is_refused_in_words(tmp_path, text, words):

@@ -138,6 +138,16 @@ def test_a_manifest_that_a_client_may_read_names_no_files_of_the_server(tmp_path
     assert (status["stored"], status["failed"], status["errors"]) == (1, 4, {"AddressError": 4})
 
 
+def test_the_operator_decides_how_web_servers_are_asked(tmp_path, service_redis, service, web):
+    url = web.reply("/a.jpg", Reply(make_photograph(1), headers={"X-Robots-Tag": "noai"}))
+    config = '[fetching]\nuser_agent = "lab-crawler/1.0"\nrespect_robots = false\n'
+    with serving(tmp_path, service_redis, "--no-work", config=config) as open_minded:
+        assert service.wait_for_end(service.submit(imageUrl=url, options=SMALL))["errors"] == {"RobotsError": 1}
+        assert web.headers["/a.jpg"]["User-Agent"].startswith("image-pipeline/")
+        assert open_minded.wait_for_end(open_minded.submit(imageUrl=url, options=SMALL))["stored"] == 1
+        assert web.headers["/a.jpg"]["User-Agent"].startswith("lab-crawler/1.0 image-pipeline/")
+
+
 def test_a_job_submitted_to_one_server_is_followed_on_another(tmp_path, service_redis, service, web):
     with serving(tmp_path, service_redis, "--no-work") as other, service.socket() as socket:
         job_id = other.submit(imageUrls=slow_photographs(web, 5, 0.1), options=SMALL)
