@@ -293,3 +293,16 @@ def test_the_dask_line_runs_on_the_cluster_of_its_scheduler_file(site: Site, cli
     assert (done.code, done.err) == (0, "")
     assert site.images() == 6
     assert site.report.rstrip().endswith("</html>")
+
+
+@pytest.mark.slow
+def test_the_line_of_a_growing_collection_does_only_what_is_new(site: Site) -> None:
+    site.make(4)
+    # `incoming` holds the days here: a link to one is not followed.
+    line = block("sh", "nightly-all")
+    first = site.run(line, CRON)
+    (site.folder / "incoming" / site.day / "new.jpg").write_bytes(make_photograph(9, 96, 72))
+    second = site.run(line.replace("nightly-all-", "nightly-all-next-"), CRON)
+    assert (first.code, second.code) == (0, 0), first.err + second.err
+    assert "1 stored" in second.out
+    assert "4 skipped" in second.out
