@@ -52,7 +52,7 @@ class Gallery:
 
 def make_gallery(outcomes: pd.DataFrame, limit: int, storage_options: Mapping[str, Any] | None = None) -> Gallery:
     """Make the gallery of a ledger: at most `limit` results, evenly spread; files that cannot be read are left out."""
-    stored = outcomes[outcomes["status"] == "stored"].drop_duplicates("output")
+    stored = outcomes[outcomes["output"] != ""].drop_duplicates("output")
     columns = ["key", "width", "height", "bytes_out"]
     row_by_output: dict[str, Any] = {
         str(row.pop("output")): row for row in stored[[*columns, "output"]].to_dict("records")

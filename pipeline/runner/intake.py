@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
@@ -53,7 +54,7 @@ class Intake:
             item = next(self._items, None)
             if item is None:
                 return replace(taken, is_end=True)
-            match judge(item, self._earlier.find(item)):
+            match judge(item, self._earlier.find(item), time.time()):
                 case Outcome() as skipped:
                     taken.skipped.append(skipped)
                 case SourceVersion() as version:
@@ -76,8 +77,15 @@ class Intake:
         return outcome if stored is None else _skipped(outcome, stored)
 
 
-def judge(item: Item, stored: StoredImage | None) -> Outcome | SourceVersion | None:
+def judge(item: Item, stored: StoredImage | None, now: float) -> Outcome | SourceVersion | None:
     """Decide what an image that is at the destination means for an Item; pure.
+
+    Parameters
+    ----------
+    item : Item
+    stored : StoredImage or None
+    now : float
+        Seconds since the epoch.
 
     Returns
     -------
@@ -89,7 +97,7 @@ def judge(item: Item, stored: StoredImage | None) -> Outcome | SourceVersion | N
         return None
     is_same_place = item.url == stored.url
     if is_same_place and item.fingerprint and item.fingerprint == stored.fingerprint:
-        return _skipped(Outcome(item, "skipped", attempts=0, source=stored.source), stored)
+        return _skipped(Outcome(item, "skipped", attempts=0, finished_at=now, source=stored.source), stored)
     return SourceVersion(stored.fingerprint if is_same_place else "", stored.source_sha256)
 
 

@@ -50,7 +50,7 @@ class LedgerTail:
         """
         for table in self._ledger.new_tables(self._seen_parts, _COLUMNS):
             self._count(table.filter(pc.equal(table["status"], "failed")).to_pylist())
-            stored = table.filter(pc.equal(table["status"], "stored"))["output"]
+            stored = table.filter(pc.not_equal(table["output"], ""))["output"]
             self._outputs.extend(stored.slice(max(0, len(stored) - (self._outputs.maxlen or 0))).to_pylist())
         by_count = sorted(self._groups.values(), key=lambda group: -group.count)
         return Latest(tuple(by_count), tuple(reversed(self._outputs)))

@@ -293,3 +293,13 @@ def test_a_duplicate_of_what_an_earlier_run_of_the_job_has_made_is_not_made(
     job.wait()
     assert counts(job) == (1, 1, 0)
     assert job.outcomes()["output"].nunique() == 1
+
+
+def test_a_gallery_and_a_report_of_a_run_that_skipped_all_have_something_to_show(
+    photos: Path, tmp_path: Path, client: Client
+) -> None:
+    run(photos, tmp_path / "out", client)
+    second = run(photos, tmp_path / "out", client)
+    assert len(second.gallery(limit=5).tiles) == 5
+    assert second.tail(3)
+    assert "12" in second.report().html

@@ -15,7 +15,7 @@ STORED = StoredImage("/photos/a.jpg", "file:3-1", "ab", "/out/a.webp", 4, 3, 3, 
 
 
 def test_an_unchanged_source_needs_no_work_and_its_outcome_tells_of_the_image_that_is_there() -> None:
-    outcome = judge(ITEM, STORED)
+    outcome = judge(ITEM, STORED, 7.0)
     assert outcome == Outcome(
         ITEM,
         "skipped",
@@ -26,6 +26,7 @@ def test_an_unchanged_source_needs_no_work_and_its_outcome_tells_of_the_image_th
         bytes_out=10,
         sha256="f00d",
         attempts=0,
+        finished_at=7.0,
         source=SourceVersion("file:3-1", "ab"),
     )
 
@@ -42,9 +43,9 @@ def test_an_unchanged_source_needs_no_work_and_its_outcome_tells_of_the_image_th
     ids=["changed", "unknown", "elsewhere"],
 )
 def test_where_the_source_may_have_changed_it_is_asked(item: Item, version: SourceVersion) -> None:
-    assert judge(item, STORED) == version
+    assert judge(item, STORED, 7.0) == version
 
 
 def test_what_is_not_there_and_what_names_no_image_is_worked_on() -> None:
-    assert judge(ITEM, None) is None
-    assert judge(replace(ITEM, problem="line 3: no URL"), STORED) is None
+    assert judge(ITEM, None, 7.0) is None
+    assert judge(replace(ITEM, problem="line 3: no URL"), STORED, 7.0) is None

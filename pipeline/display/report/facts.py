@@ -93,7 +93,9 @@ def speed_over_time(outcomes: pd.DataFrame, progress: Progress) -> pd.DataFrame:
         megabytes_in megabytes_out``, a second. Empty if there are no outcomes with a time.
     """
     # A worker that died told no time: the epoch stands there.
-    known = outcomes[outcomes["finished_at"] > pd.Timestamp(0, tz="UTC")]
+    is_timed = outcomes["finished_at"] > pd.Timestamp(0, tz="UTC")
+    # What was there already took no time.
+    known = outcomes[is_timed & (outcomes["status"] != "skipped")]
     if known.empty:
         return pd.DataFrame({name: [] for name in ("start_s", "end_s", "stored", "failed", *RATES)})
     first = known["finished_at"].min()

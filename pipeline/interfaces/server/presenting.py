@@ -133,7 +133,7 @@ def present_outcome(row: Mapping[str, Any], job_id: str, own_folder: Path | None
     }
     if own_folder is None:
         return shown | {"output": row["output"]}
-    if row["status"] == "stored":
+    if row["output"]:
         shown["resultUrl"] = result_url(job_id, row["key"])
     if str(row["url"]).startswith(str(own_folder / UPLOADS)):
         name = posixpath.basename(row["url"])

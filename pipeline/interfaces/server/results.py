@@ -26,7 +26,7 @@ class Results(Guarded):
     async def get(self, job_id: str, key: str) -> None:
         """Send the image, as nothing but an image."""
         row = await self.find_row(job_id, key)
-        path = Path(row["output"]) if row["status"] == "stored" else None
+        path = Path(row["output"]) if row["output"] else None
         await self.send(path, job_folder(self.services.options.root, job_id), key)
 
     async def find_row(self, job_id: str, key: str) -> dict[str, Any]:
