@@ -106,6 +106,7 @@ class Fetcher:
         self._policy = policy
         self._storage_options = dict(storage_options or {})
         self._user_agent = full_user_agent(policy.user_agent)
+        self._names = names_in(self._user_agent)
         self._session: aiohttp.ClientSession | None = None
         self._hosts = HostGate(HostLimit.of(policy), lender)
         self._gate_by_bucket: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
@@ -230,7 +231,7 @@ class Fetcher:
         """Return what the server says to robots, unless that forbids us to read on."""
         values = response.headers.getall("X-Robots-Tag", [])
         tag = join_tags(values)
-        if self._policy.respect_robots and (directive := find_forbidding(values, names_in(self._user_agent))):
+        if self._policy.respect_robots and (directive := find_forbidding(values, self._names)):
             raise RobotsTagError(directive, tag)
         return tag
 

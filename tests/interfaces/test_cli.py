@@ -97,6 +97,9 @@ def assert_is_one_error(ended: Ended, code: int, message: str) -> None:
         ("run photos out --quality 101", "quality is 101; allowed is a whole number from 1 to 100"),
         ("run photos out --format gif", "format is 'gif'; allowed is jpeg, webp, avif, png, same"),
         ("run photos out --timeout 0", "timeout is 0.0"),
+        ("run photos out --requests-per-second 0", "requests_per_second is 0.0"),
+        ("run photos out --connections-per-host 0", "connections_per_host is 0"),
+        ("run photos out --user-agent läb", "user_agent is 'läb'"),
         ("run photos out --job-id a/b", "a/b"),
         ("run photos out --enhance frobnicate", "frobnicate"),
         ("run photos out --recipe unknown-field.toml", "'max_widht'"),
@@ -241,6 +244,26 @@ def test_columns_of_a_manifest_are_named(pipeline: Pipeline, web_server: Web) ->
     ledger = pd.read_parquet(pipeline.cwd / "named" / "_ledger" / "named", columns=["key", "id", "sha", "error"])
     expected = [["7", "7", rows[0]["sha"], ""], ["8", "8", "0" * 64, "HashError"]]
     assert sorted(ledger.to_numpy().tolist()) == expected
+
+
+def test_web_servers_are_asked_as_the_options_say(pipeline: Pipeline, web_server: Web) -> None:
+    """And what they forbid is stored by a retry, if a run before it has said so."""
+    web_server.reset()
+    tagged = Reply(make_photograph(1), headers={"X-Robots-Tag": "noai"}, delay_s=0.02)
+    urls = [web_server.reply(f"/{number}.jpg", tagged) for number in range(8)]
+    (pipeline.cwd / "tagged.txt").write_text("\n".join(urls))
+    run = ("run", "tagged.txt", "tagged", "--job-id", "tagged", "--enhance", "none", "--allow-private")
+    gently = ("--connections-per-host", "1", "--requests-per-second", "50", "--user-agent", "lab-crawler/1.0")
+    ended = pipeline(*run, *gently)
+    assert (ended.code, web_server.requests.total(), web_server.at_once_max) == (1, 8, 1)
+    assert "--ignore-robots" in pipeline("failures", "tagged").out
+    assert web_server.headers["/0.jpg"]["User-Agent"].startswith("lab-crawler/1.0 ")
+    pipeline(*run, *gently, "--ignore-robots")
+    assert pipeline("retry", "tagged").code == 0
+    assert web_server.at_once_max == 1
+    ledger = pd.read_parquet(pipeline.cwd / "tagged" / "_ledger" / "tagged", columns=["key", "status", "robots"])
+    assert set(ledger.groupby("key")["status"].last()) == {"stored"}
+    assert set(ledger["robots"]) == {"noai"}
 
 
 def test_a_terminal_gets_a_bar_for_each_stage(pipeline: Pipeline) -> None:
