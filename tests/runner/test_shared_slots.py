@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -122,12 +123,37 @@ def test_two_hosts_share_no_limit(web: Web, client: Client) -> None:
 
 
 def test_very_many_hosts_leave_nothing_on_the_scheduler(client: Client) -> None:
-    """Nobody listens there; asking takes a turn all the same."""
-    hosts = [f"127.1.{number // 100}.{number % 100 + 1}" for number in range(600)]
+    """Nobody listens there; asking takes a turn all the same. Both workers ask all of them, and leave at once."""
+    hosts = [f"127.1.{number // 100}.{number % 100 + 1}" for number in range(300)]
     with equipped(client, LOOPBACK) as workers:
-        fetched = workers.fetch([f"http://{host}:9/a.jpg" for host in hosts])
+        fetched = workers.fetch([f"http://{host}:9/a.jpg" for host in hosts for _ in range(2)])
     assert {carried.failure.error for carried in fetched if carried.failure} == {"FetchError"}
     assert kept_by_scheduler(client) == []
+
+
+def test_a_semaphore_that_another_worker_has_closed_is_made_anew(web: Web, client: Client) -> None:
+    """Whether this one has slots of it at the moment, or not."""
+
+    def close_all(dask_scheduler, prefix: str) -> None:
+        semaphores = dask_scheduler.extensions["semaphores"]
+        with warnings.catch_warnings():
+            # That some slots have not been given back.
+            warnings.simplefilter("ignore")
+            for name in [name for name in semaphores.max_leases if name.startswith(prefix)]:
+                semaphores.close(name)
+
+    hanging = web.reply("/hangs.jpg", Reply(fault="drip"))
+    urls = slow(web, 2)
+    with equipped(client, replace(LOOPBACK, connections_per_host=2)) as workers:
+        worker = min(client.nthreads())
+        workers.start(worker, urls[:1]).result()
+        client.run_on_scheduler(close_all, prefix=PREFIX)
+        held = workers.start(worker, [hanging])
+        web.wait_until_asked("/hangs.jpg")
+        client.run_on_scheduler(close_all, prefix=PREFIX)
+        (carried,) = workers.start(worker, urls[1:]).result()
+        assert carried.failure is None
+        assert not held.done()
 
 
 @pytest.fixture
