@@ -20,15 +20,21 @@ class Contents:
     """The first image of each content of a job, the *original*, and what became of it; on disk rather than in memory.
 
     All others are its duplicates. One that is not made itself is *left*: it waits for the Outcome of its original.
+
+    Parameters
+    ----------
+    is_any_left : bool
+        Whether duplicates are left; else they are only marked, and what became of the originals need not be kept.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_any_left: bool) -> None:
         self.n_waiting = 0
+        self._is_any_left = is_any_left
         self._waiting_by_original: defaultdict[str, list[Outcome]] = defaultdict(list)
         # `end` is what became of an original: empty for nothing yet.
         self._database = open_scratch(
-            "CREATE TABLE originals (source_sha256 TEXT PRIMARY KEY, key TEXT, end TEXT DEFAULT '') WITHOUT ROWID",
-            "CREATE INDEX originals_by_key ON originals (key)",
+            "CREATE TABLE originals (source_sha256 BLOB PRIMARY KEY, key TEXT, end TEXT DEFAULT '') WITHOUT ROWID",
+            *(["CREATE INDEX originals_by_key ON originals (key)"] if is_any_left else []),
         )
 
     def remember(self, rows: Iterable[Sequence[Any]]) -> None:
@@ -41,7 +47,15 @@ class Contents:
         """
         self._database.executemany(
             "INSERT OR IGNORE INTO originals VALUES (?, ?, ?)",
-            ((sha256, key, json.dumps(dict(zip(MADE, made, strict=True)))) for sha256, key, *made in rows if sha256),
+            (
+                (
+                    bytes.fromhex(sha256),
+                    key,
+                    json.dumps(dict(zip(MADE, made, strict=True))) if self._is_any_left else "",
+                )
+                for sha256, key, *made in rows
+                if sha256
+            ),
         )
 
     def find_duplicates(self, sha256_by_key: Mapping[str, str]) -> dict[str, str]:
@@ -67,7 +81,7 @@ class Contents:
         ended = []
         for duplicate in duplicates:
             row = self._database.execute(
-                "SELECT end FROM originals WHERE source_sha256 = ?", (duplicate.source.sha256,)
+                "SELECT end FROM originals WHERE source_sha256 = ?", (bytes.fromhex(duplicate.source.sha256),)
             ).fetchone()
             if row and row[0]:
                 ended.append(_end_as(duplicate, json.loads(row[0])))
@@ -79,13 +93,18 @@ class Contents:
     def settle(self, outcomes: Iterable[Outcome]) -> list[Outcome]:
         """Note what became of images; return what becomes of those that have waited for them."""
         settled: list[Outcome] = []
-        for outcome in outcomes:
+        for outcome in outcomes if self._is_any_left else ():
             if not outcome.duplicate_of:
                 end = _end_of(outcome)
                 # Of a source that was lost with its worker, nobody knows the hash.
                 self._database.execute(
                     "UPDATE originals SET end = ? WHERE key = ? AND (source_sha256 = ? OR ? = '')",
-                    (json.dumps(end), outcome.item.key, outcome.source.sha256, outcome.source.sha256),
+                    (
+                        json.dumps(end),
+                        outcome.item.key,
+                        bytes.fromhex(outcome.source.sha256),
+                        outcome.source.sha256,
+                    ),
                 )
                 waiting = self._waiting_by_original.pop(outcome.item.key, ())
                 self.n_waiting -= len(waiting)
@@ -93,8 +112,9 @@ class Contents:
         return settled
 
     def _claim(self, key: str, sha256: str) -> str:
-        self._database.execute("INSERT OR IGNORE INTO originals (source_sha256, key) VALUES (?, ?)", (sha256, key))
-        row = self._database.execute("SELECT key FROM originals WHERE source_sha256 = ?", (sha256,)).fetchone()
+        digest = bytes.fromhex(sha256)
+        self._database.execute("INSERT OR IGNORE INTO originals (source_sha256, key) VALUES (?, ?)", (digest, key))
+        row = self._database.execute("SELECT key FROM originals WHERE source_sha256 = ?", (digest,)).fetchone()
         return str(row[0])
 
     def __enter__(self) -> Self:

@@ -156,7 +156,11 @@ class Driver:
 
     def _drive(self, reporter: Reporter) -> Progress:
         model = self._card.label if self._card else ""
-        with SeenKeys() as seen, Contents() as contents, EarlierJobs(self.job, model, self._storage_options) as earlier:
+        with (
+            SeenKeys() as seen,
+            Contents(is_any_left=self.job.deduplicate) as contents,
+            EarlierJobs(self.job, model, self._storage_options) as earlier,
+        ):
             try:
                 loop = self._begin(seen, contents, earlier, reporter)
                 if not loop.pass_over_unchanged():

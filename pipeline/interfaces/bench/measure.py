@@ -120,7 +120,7 @@ def compare_slow_source(
 def measure_overhead(folder: Path) -> Iterator[Measurement]:
     """Run 2,000 and 200,000 items through stages that do nothing."""
     folder.mkdir(parents=True, exist_ok=True)
-    few, many = (_in_process_of_its_own(count, folder) for count in (FEW_ITEMS, MANY_ITEMS))
+    few, many = (idle_in_process_of_its_own(count, folder) for count in (FEW_ITEMS, MANY_ITEMS))
     yield Measurement(
         f"memory of driver and scheduler, {MANY_ITEMS:,} items against {FEW_ITEMS:,}",
         f"{many['peak_mb'] - few['peak_mb']:+.0f} MB",
@@ -180,7 +180,8 @@ def ratio(what: str, ours: Sequence[float], theirs: Sequence[float], unit: str =
     )
 
 
-def _in_process_of_its_own(count: int, folder: Path) -> dict[str, float]:
+def idle_in_process_of_its_own(count: int, folder: Path) -> dict[str, float]:
+    """Run empty stages over so many items, in a process whose peak memory is of nothing else."""
     command = [sys.executable, "-m", "pipeline.interfaces.bench.idle", str(count), str(folder)]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
     figures: dict[str, float] = json.loads(done.stdout)
