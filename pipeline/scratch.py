@@ -3,6 +3,33 @@
 from __future__ import annotations
 
 import sqlite3
+from types import TracebackType
+from typing import Self
+
+
+class ScratchTable:
+    """What keeps its rows in an empty database that is gone when it is closed; of one thread.
+
+    Parameters
+    ----------
+    *schema : str
+        The statements that make its tables.
+    """
+
+    def __init__(self, *schema: str) -> None:
+        self._database = open_scratch(*schema)
+
+    def close(self) -> None:
+        """Remove the file."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 def open_scratch(*schema: str) -> sqlite3.Connection:

@@ -6,17 +6,16 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from pipeline.domain import Failure, Outcome
-from pipeline.scratch import open_scratch
+from pipeline.scratch import ScratchTable
 
 # What a duplicate that is not made itself has of its original.
 MADE: Final = ("output", "width", "height", "channels", "bytes_out", "sha256")
 
 
-class Contents:
+class Contents(ScratchTable):
     """The first image of each content of a job, the *original*, and what became of it; on disk rather than in memory.
 
     All others are its duplicates. One that is not made itself is *left*: it waits for the Outcome of its original.
@@ -32,7 +31,7 @@ class Contents:
         self._is_any_left = is_any_left
         self._waiting_by_original: defaultdict[str, list[Outcome]] = defaultdict(list)
         # `end` is what became of an original: empty for nothing yet.
-        self._database = open_scratch(
+        super().__init__(
             "CREATE TABLE originals (source_sha256 BLOB PRIMARY KEY, key TEXT, end TEXT DEFAULT '') WITHOUT ROWID",
             *(["CREATE INDEX originals_by_key ON originals (key)"] if is_any_left else []),
         )
@@ -116,14 +115,6 @@ class Contents:
         self._database.execute("INSERT OR IGNORE INTO originals (source_sha256, key) VALUES (?, ?)", (digest, key))
         row = self._database.execute("SELECT key FROM originals WHERE source_sha256 = ?", (digest,)).fetchone()
         return str(row[0])
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._database.close()
 
 
 def is_left(outcome: Outcome) -> bool:

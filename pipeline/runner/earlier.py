@@ -11,8 +11,7 @@ import hashlib
 import json
 import posixpath
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,7 +20,7 @@ from pipeline.domain import Item, Job, SourceVersion
 from pipeline.errors import LedgerError
 from pipeline.runner.ledger import Ledger
 from pipeline.runner.places import Places
-from pipeline.scratch import open_scratch
+from pipeline.scratch import ScratchTable
 from pipeline.stages.sample import split_member_url
 from pipeline.storage import open_folder, storage_errors, write_whole
 from pipeline.urls import redact
@@ -56,7 +55,7 @@ _ADD: Final = f"""
 _FIND: Final = f"SELECT {', '.join(StoredImage._fields)} FROM images WHERE key = ? AND recipe = ? AND model = ?"
 
 
-class EarlierJobs:
+class EarlierJobs(ScratchTable):
     """The images that other jobs have stored at a job's destination; kept on disk rather than in memory.
 
     Parameters
@@ -74,17 +73,17 @@ class EarlierJobs:
     """
 
     def __init__(self, job: Job, model: str, storage_options: Mapping[str, Any] | None = None) -> None:
+        columns = (name for name in _COLUMNS if name != "output")
+        super().__init__(
+            f"CREATE TABLE images (output TEXT PRIMARY KEY, {', '.join(columns)}) WITHOUT ROWID",
+            "CREATE INDEX images_by_key ON images (key)",
+        )
         self._job = job
         self._model = model
         self._storage_options = storage_options
         root = posixpath.join(job.destination, "_ledger")
         with storage_errors(LedgerError, f"cannot open the ledgers in {redact(root)!r}"):
             self._fs, self._root = open_folder(root, storage_options)
-        columns = (name for name in _COLUMNS if name != "output")
-        self._database = open_scratch(
-            f"CREATE TABLE images (output TEXT PRIMARY KEY, {', '.join(columns)}) WITHOUT ROWID",
-            "CREATE INDEX images_by_key ON images (key)",
-        )
         self._places = Places(storage_options)
         self._last_part_by_job: dict[str, str] = {}
 
@@ -159,11 +158,7 @@ class EarlierJobs:
         )
         self._database.executemany(_ADD, zip(*(done[name].to_pylist() for name in _COLUMNS), strict=True))
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._database.close()
+    def close(self) -> None:
+        """Remove the files."""
+        super().close()
         self._places.close()

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.errors import DestinationError
-from pipeline.scratch import open_scratch
+from pipeline.scratch import ScratchTable
 from pipeline.sources.folder import list_remote
 from pipeline.storage import open_folder, storage_errors
 from pipeline.urls import redact
 
 
-class Places:
+class Places(ScratchTable):
     """The files of a destination: locally each is looked at, elsewhere whole folders are listed, once.
 
     Parameters
@@ -26,7 +26,7 @@ class Places:
     def __init__(self, storage_options: Mapping[str, Any] | None = None) -> None:
         self._storage_options = storage_options
         self._listed: set[str] = set()
-        self._database = open_scratch("CREATE TABLE files (place TEXT PRIMARY KEY, size INTEGER) WITHOUT ROWID")
+        super().__init__("CREATE TABLE files (place TEXT PRIMARY KEY, size INTEGER) WITHOUT ROWID")
 
     def has(self, place: str, size: int | None) -> bool:
         """Whether there is a file at a path or URL, of that size in bytes if one is given.
@@ -61,7 +61,3 @@ class Places:
                     self._database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?)", files)
             except FileNotFoundError:
                 return
-
-    def close(self) -> None:
-        """Remove what was kept."""
-        self._database.close()

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from types import TracebackType
-from typing import Self
 
-from pipeline.scratch import open_scratch
+from pipeline.scratch import ScratchTable
 
 
-class SeenKeys:
+class SeenKeys(ScratchTable):
     """A set of keys that grows on disk rather than in memory; of one thread.
 
     It is how a run drops what its ledger has already and what its collection lists twice, for any number of items.
     """
 
     def __init__(self) -> None:
-        self._database = open_scratch("CREATE TABLE keys (key TEXT PRIMARY KEY) WITHOUT ROWID")
+        super().__init__("CREATE TABLE keys (key TEXT PRIMARY KEY) WITHOUT ROWID")
 
     def add(self, key: str) -> bool:
         """Add a key; return whether it is new."""
@@ -31,15 +29,3 @@ class SeenKeys:
 
     def __len__(self) -> int:
         return int(self._database.execute("SELECT count(*) FROM keys").fetchone()[0])
-
-    def close(self) -> None:
-        """Remove the file."""
-        self._database.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from hashlib import blake2b
-from types import TracebackType
-from typing import Self
 
-from pipeline.scratch import open_scratch
+from pipeline.scratch import ScratchTable
 from pipeline.sources.keys import digested_key, fold_key, key_for_name
 
 
-class KeyRegister:
+class KeyRegister(ScratchTable):
     """Gives each name a key of its own; kept on disk rather than in memory, for any number of names.
 
     Keys that only case tells apart are one file on some systems: the later one gets a digest. The same names in the
@@ -18,7 +16,7 @@ class KeyRegister:
     """
 
     def __init__(self) -> None:
-        self._database = open_scratch("CREATE TABLE keys (folded BLOB PRIMARY KEY, name BLOB, url BLOB) WITHOUT ROWID")
+        super().__init__("CREATE TABLE keys (folded BLOB PRIMARY KEY, name BLOB, url BLOB) WITHOUT ROWID")
 
     def claim(self, name: str, url: str) -> str | None:
         """Return the key of the image that a row names; None if an earlier row gave the name to another URL."""
@@ -39,14 +37,6 @@ class KeyRegister:
             "SELECT name, url FROM keys WHERE folded = ?", (folded,)
         ).fetchone()
         return holder
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._database.close()
 
 
 def _digest(text: str) -> bytes:
