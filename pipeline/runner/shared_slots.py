@@ -22,8 +22,11 @@ PREFIX: Final = "pipeline-fetch-"
 # A question that waits at the scheduler would be answered though its worker is dead, or though the semaphore that it
 # waits for has been closed: it is asked anew now and then.
 BORROW_PATIENCE_S: Final = 2.0
-# Before a scheduler that does not answer is asked again.
-_RETRY_S: Final = 0.5
+# Before a scheduler that does not answer is asked again, or one that has nothing where too many wait already.
+_RETRY_S: Final = 0.25
+# What is under way needs a connection each, and a scheduler of very many workers has no more than it has.
+_CALLS_AT_ONCE: Final = 8
+_WAITS_AT_ONCE: Final = 8
 
 
 @dataclass(slots=True)
@@ -52,6 +55,8 @@ class SharedSlots:
         self._worker = worker
         self._limit = limit
         self._lent_by_host: dict[str, _Lent] = {}
+        self._calling = asyncio.Semaphore(_CALLS_AT_ONCE)
+        self._waiting = asyncio.Semaphore(_WAITS_AT_ONCE)
 
     async def borrow(self, host: str) -> bool:
         """Wait a few seconds for a slot, and say whether there was one."""
@@ -70,12 +75,15 @@ class SharedSlots:
 
     async def _borrow(self, host: str) -> bool:
         try:
-            lent = self._lent_by_host.get(host)
-            if lent is None:
-                # Registered anew whenever this worker has no slot: another one may have closed it meanwhile.
-                lent = self._lent_by_host[host] = _Lent(await self._register(host))
-            lent.is_asking = True
-            has_slot = bool(await lent.semaphore.acquire(BORROW_PATIENCE_S))
+            async with self._calling:
+                lent = self._lent_by_host.get(host)
+                if lent is None:
+                    # Registered anew whenever this worker has no slot: another one may have closed it meanwhile.
+                    lent = self._lent_by_host[host] = _Lent(await self._register(host))
+                lent.is_asking = True
+                has_slot = bool(await lent.semaphore.acquire(timeout=0))
+            if not has_slot:
+                has_slot = await self._wait_for(lent.semaphore)
             lent.n_slots += has_slot
             return has_slot
         except (KeyError, RuntimeError):
@@ -88,9 +96,17 @@ class SharedSlots:
             self._drop_unused(host, is_asking=False)
         return False
 
+    async def _wait_for(self, semaphore: Semaphore) -> bool:
+        if self._waiting.locked():
+            await asyncio.sleep(_RETRY_S)
+            return False
+        async with self._waiting:
+            return bool(await semaphore.acquire(BORROW_PATIENCE_S))
+
     async def _give_back(self, host: str) -> None:
         lent = self._lent_by_host[host]
-        await lent.semaphore.release()
+        async with self._calling:
+            await lent.semaphore.release()
         lent.n_slots -= 1
         self._drop_unused(host, is_asking=lent.is_asking)
 
@@ -104,10 +120,11 @@ class SharedSlots:
     async def _retire(self, host: str) -> None:
         name, scheduler = self._name_of(host), self._worker.scheduler
         with contextlib.suppress(OSError):
-            if await scheduler.semaphore_value(name=name) == 0:
-                # To ask for the value of what another worker has closed leaves a trace; it goes with a semaphore only.
-                _stop_refreshing(await self._register(host))
-                await scheduler.semaphore_close(name=name)
+            async with self._calling:
+                if await scheduler.semaphore_value(name=name) == 0:
+                    # To ask for the value of what another worker has closed leaves a trace; it goes with a semaphore.
+                    _stop_refreshing(await self._register(host))
+                    await scheduler.semaphore_close(name=name)
 
     def _name_of(self, host: str) -> str:
         return f"{PREFIX}{self._limit.slots}-{self._limit.interval_s:g}-{host}"

@@ -122,11 +122,12 @@ def test_two_hosts_share_no_limit(web: Web, client: Client) -> None:
         assert not held.done()
 
 
-def test_very_many_hosts_leave_nothing_on_the_scheduler(client: Client) -> None:
+def test_very_many_hosts_cost_few_connections_and_leave_nothing_on_the_scheduler(client: Client) -> None:
     """Nobody listens there; asking takes a turn all the same. Both workers ask all of them, and leave at once."""
     hosts = [f"127.1.{number // 100}.{number % 100 + 1}" for number in range(300)]
     with equipped(client, LOOPBACK) as workers:
         fetched = workers.fetch([f"http://{host}:9/a.jpg" for host in hosts for _ in range(2)])
+        assert max(client.run(lambda dask_worker: dask_worker.rpc.open).values()) <= 30
     assert {carried.failure.error for carried in fetched if carried.failure} == {"FetchError"}
     assert kept_by_scheduler(client) == []
 
