@@ -49,11 +49,17 @@ class SharedSlots:
     worker : distributed.Worker
     limit : HostLimit
         Of each host.
+    n_workers : int
+        How many workers the cluster has now, this one included.
     """
 
-    def __init__(self, worker: Worker, limit: HostLimit) -> None:
+    def __init__(self, worker: Worker, limit: HostLimit, n_workers: int) -> None:
         self._worker = worker
         self._limit = limit
+        n_reserved = count_reserved(limit)
+        self._n_shared = limit.slots - n_reserved
+        # However many workers join later, they see that they are too many: at most so many have a slot of their own.
+        self.own_slots = 1 if n_workers <= n_reserved else 0
         self._lent_by_host: dict[str, _Lent] = {}
         self._calling = asyncio.Semaphore(_CALLS_AT_ONCE)
         self._waiting = asyncio.Semaphore(_WAITS_AT_ONCE)
@@ -127,10 +133,19 @@ class SharedSlots:
                     await scheduler.semaphore_close(name=name)
 
     def _name_of(self, host: str) -> str:
-        return f"{PREFIX}{self._limit.slots}-{self._limit.interval_s:g}-{host}"
+        return f"{PREFIX}{self._n_shared}-{self._limit.interval_s:g}-{host}"
 
     async def _register(self, host: str) -> Semaphore:
-        return await Semaphore(self._limit.slots, self._name_of(host), self._worker.scheduler, self._worker.loop)
+        return await Semaphore(self._n_shared, self._name_of(host), self._worker.scheduler, self._worker.loop)
+
+
+def count_reserved(limit: HostLimit) -> int:
+    """Return how many slots of a host are not shared, but one each for so many workers.
+
+    With many images on hosts of their own, to ask for each would be most of the work. A small limit and one of requests
+    a second are shared as a whole: what is reserved for workers that there are not is used by nobody.
+    """
+    return limit.slots // 4 if limit.slots >= 16 and not limit.interval_s else 0
 
 
 def _stop_refreshing(semaphore: Semaphore) -> None:

@@ -64,17 +64,18 @@ class EquipWorker(WorkerPlugin):  # type: ignore[misc]  # Dask ships no types
         """
         try:
             require_same_version(worker.address, __version__, self.version)
-            self.equipment = await asyncio.to_thread(self._make_equipment, worker)
+            n_workers = len({*await worker.scheduler.ncores(), worker.address})
+            self.equipment = await asyncio.to_thread(self._make_equipment, worker, n_workers)
         except Exception as error:
             worker.log_event(self.topic, {"worker": worker.address, "reason": str(error) or type(error).__name__})
             raise
 
-    def _make_equipment(self, worker: Worker) -> Equipment:
+    def _make_equipment(self, worker: Worker, n_workers: int) -> Equipment:
         job, card, storage_options, equipment_type = pickle.loads(self._pickled)
         enhances = has_resources(worker.state.total_resources, self.enhance_resources)
         try:
             threads = worker.state.nthreads if enhances else 0
-            slots = SharedSlots(worker, HostLimit.of(job.fetch))
+            slots = SharedSlots(worker, HostLimit.of(job.fetch), n_workers)
             made: Equipment = equipment_type(job, card, storage_options, threads, slots)
         except ModelError as error:
             # The driver has tried it before: this worker differs.

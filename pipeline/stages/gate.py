@@ -55,7 +55,15 @@ class HostLimit:
 
 
 class Lender(Protocol):
-    """Who has the slots; all methods are called on one event loop, and never two of them for the same slot."""
+    """Who has the slots; all methods are called on one event loop.
+
+    Attributes
+    ----------
+    own_slots : int
+        Slots of each host that this process need not ask for.
+    """
+
+    own_slots: int
 
     async def borrow(self, host: str) -> bool:
         """Wait a few seconds for a slot, and say whether there was one."""
@@ -69,6 +77,8 @@ class Lender(Protocol):
 
 class OwnSlots:
     """The lender of a process that shares its hosts with no other: `HostGate` counts what it borrows itself."""
+
+    own_slots = 0
 
     async def borrow(self, host: str) -> bool:
         """Lend a slot."""
@@ -146,6 +156,7 @@ class _Slot:
     since: float
     idle_since: float
     ready_at: float = 0.0
+    is_own: bool = False
 
 
 class _Host:
@@ -159,6 +170,7 @@ class _Host:
         self._waiting: deque[asyncio.Future[_Slot]] = deque()
         self._idle: deque[_Slot] = deque()
         self._n_in_use = 0
+        self._n_own = 0
         self._n_returning = 0
         self._needed_at = _now()
         self._paused_until = 0.0
@@ -188,7 +200,7 @@ class _Host:
         self._n_in_use -= 1
         slot.idle_since = _now()
         wants_more = self._is_wanted() and (self._is_borrowing() or self._n_held() + 1 >= self._limit.slots)
-        if wants_more and slot.idle_since - slot.since > TURN_S:
+        if wants_more and not slot.is_own and slot.idle_since - slot.since > TURN_S:
             self._give_back(slot)
         else:
             self._idle.append(slot)
@@ -216,7 +228,8 @@ class _Host:
         while self._idle or self._tasks:
             while self._idle:
                 self._give_back(self._idle.popleft())
-            await asyncio.wait(self._tasks)
+            if self._tasks:
+                await asyncio.wait(self._tasks)
         await self._retire()
 
     def _is_wanted(self) -> bool:
@@ -234,7 +247,10 @@ class _Host:
         return len(self._idle) + self._n_in_use + self._n_returning
 
     def _serve(self) -> None:
-        """Hand idle slots to those who wait, and borrow more if they are not enough."""
+        """Hand idle slots to those who wait, and get more if they are not enough."""
+        if not self._idle and self._is_wanted() and self._n_own < self._lender.own_slots:
+            self._n_own += 1
+            self._idle.append(_Slot(_now(), _now(), is_own=True))
         while self._idle and self._is_wanted():
             self._n_in_use += 1
             self._waiting.popleft().set_result(self._idle.popleft())
@@ -254,6 +270,9 @@ class _Host:
                     self._serve()
 
     def _give_back(self, slot: _Slot) -> None:
+        if slot.is_own:
+            self._n_own -= 1
+            return
         self._n_returning += 1
         self._spawn(self._return(slot))
 

@@ -11,13 +11,16 @@ from pathlib import Path
 
 import pytest
 from distributed import Client, Future
+from hypothesis import given
+from hypothesis import strategies as st
 
 import pipeline
 from pipeline.domain import FetchPolicy, Item, Job, Recipe
 from pipeline.launch import new_job_id
 from pipeline.runner.images import Carried
-from pipeline.runner.shared_slots import PREFIX
+from pipeline.runner.shared_slots import PREFIX, count_reserved
 from pipeline.runner.tasks import EquipWorker, fetch_batch
+from pipeline.stages.gate import HostLimit
 from tests.fixtures.cluster import DaskCommands
 from tests.fixtures.photographs import make_photograph
 from tests.fixtures.web import Reply, Web
@@ -71,12 +74,13 @@ def slow(web: Web, count: int, delay_s: float = 0.05) -> list[str]:
     return [web.reply(f"/{number}.jpg", Reply(b"a", delay_s=delay_s)) for number in range(count)]
 
 
-def test_the_limit_of_requests_at_once_holds_across_workers(web: Web, client: Client) -> None:
-    with equipped(client, replace(LOOPBACK, connections_per_host=3)) as workers:
-        fetched = workers.fetch(slow(web, 60))
-    assert [carried.failure for carried in fetched] == [None] * 60
-    assert web.requests.total() == 60
-    assert web.at_once_max <= 3
+@pytest.mark.parametrize("limit", [1, 3, 16])
+def test_the_limit_of_requests_at_once_holds_across_workers(web: Web, client: Client, limit: int) -> None:
+    with equipped(client, replace(LOOPBACK, connections_per_host=limit)) as workers:
+        fetched = workers.fetch(slow(web, 20 * limit))
+    assert [carried.failure for carried in fetched] == [None] * 20 * limit
+    assert web.requests.total() == 20 * limit
+    assert web.at_once_max <= limit
     assert kept_by_scheduler(client) == []
 
 
@@ -125,11 +129,29 @@ def test_two_hosts_share_no_limit(web: Web, client: Client) -> None:
 def test_very_many_hosts_cost_few_connections_and_leave_nothing_on_the_scheduler(client: Client) -> None:
     """Nobody listens there; asking takes a turn all the same. Both workers ask all of them, and leave at once."""
     hosts = [f"127.1.{number // 100}.{number % 100 + 1}" for number in range(300)]
-    with equipped(client, LOOPBACK) as workers:
+    with equipped(client, replace(LOOPBACK, connections_per_host=4)) as workers:
         fetched = workers.fetch([f"http://{host}:9/a.jpg" for host in hosts for _ in range(2)])
         assert max(client.run(lambda dask_worker: dask_worker.rpc.open).values()) <= 30
     assert {carried.failure.error for carried in fetched if carried.failure} == {"FetchError"}
     assert kept_by_scheduler(client) == []
+
+
+def test_a_few_workers_need_not_ask_for_one_request_at_a_host(client: Client) -> None:
+    """Not with the limit that holds if none is given: most hosts of a long list have a single image."""
+    with equipped(client, LOOPBACK) as workers:
+        workers.fetch([f"http://127.2.1.{number}:9/a.jpg" for number in range(1, 200)])
+        assert kept_by_scheduler(client) == []
+
+
+@given(st.integers(1, 1000), st.none() | st.floats(0.001, 10_000), st.integers(1, 300))
+def test_what_is_shared_and_what_workers_have_of_their_own_is_never_more_than_the_limit(
+    connections: int, rate: float | None, n_workers: int
+) -> None:
+    limit = HostLimit.of(FetchPolicy(connections_per_host=connections, requests_per_second=rate))
+    n_reserved = count_reserved(limit)
+    n_own = n_workers if n_workers <= n_reserved else 0
+    assert n_own + (limit.slots - n_reserved) <= limit.slots
+    assert limit.slots - n_reserved >= 1
 
 
 def test_a_semaphore_that_another_worker_has_closed_is_made_anew(web: Web, client: Client) -> None:

@@ -24,6 +24,7 @@ class CountingLender:
     def __init__(self, slots: int, n_gates: int = 1) -> None:
         self.slots = slots
         self.n_gates = n_gates
+        self.own_slots = 0
         self.lent: Counter[str] = Counter()
         self.borrowed: Counter[str] = Counter()
         self.retired: Counter[str] = Counter()
@@ -130,6 +131,32 @@ def test_a_slot_is_used_again_without_asking_the_lender(monkeypatch: pytest.Monk
                 pass
         assert lender.borrowed["h"] == 1
 
+    with_gate(main, HostLimit(4))
+
+
+@pytest.mark.parametrize("linger_s", [0.0, 3600.0])
+def test_a_slot_of_its_own_is_used_before_the_lender_is_asked(monkeypatch: pytest.MonkeyPatch, linger_s: float) -> None:
+    for name, value in (("LINGER_S", linger_s), ("RETIRE_S", 0.0), ("_SWEEP_S", 0.0)):
+        monkeypatch.setattr(gate_module, name, value)
+
+    async def main(gate: HostGate, lender: CountingLender) -> None:
+        lender.own_slots = 1
+        load = Load()
+
+        async def ask(host: str) -> None:
+            async with load.request(gate, host):
+                for _ in range(10):
+                    await asyncio.sleep(0)
+
+        for number in range(20):
+            await ask(str(number % 2))
+        assert lender.borrowed.total() == 0
+        await asyncio.gather(*(ask("h") for _ in range(20)))
+        assert load.most["h"] <= 4
+        assert lender.borrowed["h"] >= 1
+        assert max(lender.lent.values()) <= 3
+
+    # Its own one and three of the lender's.
     with_gate(main, HostLimit(4))
 
 
