@@ -17,7 +17,7 @@ from pipeline.domain import UNKNOWN_VERSION, Failure, Item, Job, Outcome, Source
 from pipeline.errors import RowError
 from pipeline.stages.enhance import enhance_image
 from pipeline.stages.fetch import Fetched, Fetcher, Unfetched
-from pipeline.stages.gate import Lender
+from pipeline.stages.lender import Lender
 from pipeline.stages.picture import Picture
 from pipeline.stages.promise import parse_hash, require_hash
 from pipeline.stages.resize import resize_image

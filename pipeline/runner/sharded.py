@@ -14,7 +14,7 @@ from pipeline.runner.images import Carried, Equipment, Trial
 from pipeline.runner.ledger import SCHEMA, outcome_row
 from pipeline.runner.pieces import PieceFolder
 from pipeline.stages.codec import encode_image
-from pipeline.stages.gate import Lender
+from pipeline.stages.lender import Lender
 from pipeline.stages.picture import Picture
 from pipeline.stages.sample import make_sample, member_stem, member_url
 from pipeline.stages.store import check_key, describe_stored

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 from distributed import Semaphore, Worker
 
-from pipeline.stages.gate import HostLimit
+from pipeline.stages.lender import HostLimit
 
 T = TypeVar("T")
 

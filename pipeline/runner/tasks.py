@@ -25,7 +25,7 @@ from pipeline.runner.images import Carried, Equipment, shared_model
 from pipeline.runner.pieces import Piece
 from pipeline.runner.sharded import ShardEquipment
 from pipeline.runner.shared_slots import SharedSlots
-from pipeline.stages.gate import HostLimit
+from pipeline.stages.lender import HostLimit
 from pipeline.version import __version__
 
 

@@ -24,7 +24,8 @@ from pipeline import fingerprints
 from pipeline.domain import FetchPolicy
 from pipeline.errors import AddressError, FetchError, ServerError
 from pipeline.stages.addresses import HTTP, LOCAL, open_public_socket, require_allowed
-from pipeline.stages.gate import HostGate, HostLimit, Lender
+from pipeline.stages.gate import HostGate
+from pipeline.stages.lender import HostLimit, Lender
 from pipeline.stages.limits import Read, require_size
 from pipeline.stages.local_file import read_local
 from pipeline.stages.retry import READ_ERRORS, THROTTLING_STATUSES, StatusError, backoff_s, explain, parse_retry_after

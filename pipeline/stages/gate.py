@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from pipeline.domain import FetchPolicy
+from pipeline.stages.lender import HostLimit, Lender, OwnSlots
 
 # How long a slot is kept that nobody here needs: the next request often comes soon.
 LINGER_S: Final = 0.1
@@ -27,68 +26,6 @@ TURN_S: Final = 1.0
 # How long the lender remembers a host that nobody here needs.
 RETIRE_S: Final = 5.0
 _SWEEP_S: Final = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class HostLimit:
-    """How often a host may be asked.
-
-    Attributes
-    ----------
-    slots : int
-        Requests at once, 1 or more.
-    interval_s : float
-        Seconds from the beginning of a request to that of the next with the same slot, at least.
-    """
-
-    slots: int
-    interval_s: float = 0.0
-
-    @classmethod
-    def of(cls, policy: FetchPolicy) -> HostLimit:
-        """Return the limit of a policy: with no more slots than requests a second, so that no burst is longer."""
-        rate = policy.requests_per_second
-        if rate is None:
-            return cls(policy.connections_per_host)
-        slots = min(policy.connections_per_host, max(1, math.floor(rate)))
-        return cls(slots, slots / rate)
-
-
-class Lender(Protocol):
-    """Who has the slots; all methods are called on one event loop.
-
-    Attributes
-    ----------
-    own_slots : int
-        Slots of each host that this process need not ask for.
-    """
-
-    own_slots: int
-
-    async def borrow(self, host: str) -> bool:
-        """Wait a few seconds for a slot, and say whether there was one."""
-
-    async def give_back(self, host: str) -> None:
-        """Take a slot back."""
-
-    async def retire(self, host: str) -> None:
-        """Forget a host whose slots have all been given back; it may be asked for again later."""
-
-
-class OwnSlots:
-    """The lender of a process that shares its hosts with no other: `HostGate` counts what it borrows itself."""
-
-    own_slots = 0
-
-    async def borrow(self, host: str) -> bool:
-        """Lend a slot."""
-        return True
-
-    async def give_back(self, host: str) -> None:
-        """Do nothing."""
-
-    async def retire(self, host: str) -> None:
-        """Do nothing."""
 
 
 class HostGate:
@@ -248,10 +185,12 @@ class _Host:
 
     def _serve(self) -> None:
         """Hand idle slots to those who wait, and get more if they are not enough."""
-        if not self._idle and self._is_wanted() and self._n_own < self._lender.own_slots:
-            self._n_own += 1
-            self._idle.append(_Slot(_now(), _now(), is_own=True))
-        while self._idle and self._is_wanted():
+        while self._is_wanted():
+            if not self._idle and self._n_own < self._lender.own_slots:
+                self._n_own += 1
+                self._idle.append(_Slot(_now(), _now(), is_own=True))
+            if not self._idle:
+                break
             self._n_in_use += 1
             self._waiting.popleft().set_result(self._idle.popleft())
         if self._wants_to_borrow() and not self._is_borrowing():

@@ -20,7 +20,7 @@ from pipeline.launch import new_job_id
 from pipeline.runner.images import Carried
 from pipeline.runner.shared_slots import PREFIX, count_reserved
 from pipeline.runner.tasks import EquipWorker, fetch_batch
-from pipeline.stages.gate import HostLimit
+from pipeline.stages.lender import HostLimit
 from tests.fixtures.cluster import DaskCommands
 from tests.fixtures.photographs import make_photograph
 from tests.fixtures.web import Reply, Web

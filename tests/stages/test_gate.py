@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from pipeline.domain import FetchPolicy
 from pipeline.stages import gate as gate_module
-from pipeline.stages.gate import HostGate, HostLimit, OwnSlots
+from pipeline.stages.gate import HostGate
+from pipeline.stages.lender import HostLimit, OwnSlots
 
 T = TypeVar("T")
 

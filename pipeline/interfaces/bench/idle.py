@@ -25,7 +25,7 @@ from pipeline.runner.driver import Driver
 from pipeline.runner.images import Carried, Equipment
 from pipeline.settings import Settings
 from pipeline.sources import open_collection
-from pipeline.stages.gate import Lender
+from pipeline.stages.lender import Lender
 from pipeline.state import connect
 
 
