@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
+from weakref import WeakKeyDictionary
 
 from distributed import Semaphore, Worker
 
@@ -27,6 +28,10 @@ _RETRY_S: Final = 0.25
 # What is under way needs a connection each, and a scheduler of very many workers has no more than it has.
 _CALLS_AT_ONCE: Final = 8
 _WAITS_AT_ONCE: Final = 8
+
+
+# The names of the hosts whose own slot is in use: one a worker, whatever number of jobs it has.
+_OWN_TAKEN_BY_WORKER: Final[WeakKeyDictionary[Worker, set[str]]] = WeakKeyDictionary()
 
 
 @dataclass(slots=True)
@@ -59,10 +64,23 @@ class SharedSlots:
         n_reserved = count_reserved(limit)
         self._n_shared = limit.slots - n_reserved
         # However many workers join later, they see that they are too many: at most so many have a slot of their own.
-        self.own_slots = 1 if n_workers <= n_reserved else 0
+        self._has_own = n_workers <= n_reserved
+        self._taken = _OWN_TAKEN_BY_WORKER.setdefault(worker, set())
         self._lent_by_host: dict[str, _Lent] = {}
         self._calling = asyncio.Semaphore(_CALLS_AT_ONCE)
         self._waiting = asyncio.Semaphore(_WAITS_AT_ONCE)
+
+    def take_own(self, host: str) -> bool:
+        """Take the worker's own slot of a host, unless one of its jobs has it already."""
+        name = self._name_of(host)
+        if not self._has_own or name in self._taken:
+            return False
+        self._taken.add(name)
+        return True
+
+    def put_back_own(self, host: str) -> None:
+        """Put the worker's own slot back."""
+        self._taken.discard(self._name_of(host))
 
     async def borrow(self, host: str) -> bool:
         """Wait a few seconds for a slot, and say whether there was one."""

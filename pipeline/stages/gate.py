@@ -107,7 +107,6 @@ class _Host:
         self._waiting: deque[asyncio.Future[_Slot]] = deque()
         self._idle: deque[_Slot] = deque()
         self._n_in_use = 0
-        self._n_own = 0
         self._n_returning = 0
         self._needed_at = _now()
         self._paused_until = 0.0
@@ -186,8 +185,7 @@ class _Host:
     def _serve(self) -> None:
         """Hand idle slots to those who wait, and get more if they are not enough."""
         while self._is_wanted():
-            if not self._idle and self._n_own < self._lender.own_slots:
-                self._n_own += 1
+            if not self._idle and self._lender.take_own(self._name):
                 self._idle.append(_Slot(_now(), _now(), is_own=True))
             if not self._idle:
                 break
@@ -210,7 +208,7 @@ class _Host:
 
     def _give_back(self, slot: _Slot) -> None:
         if slot.is_own:
-            self._n_own -= 1
+            self._lender.put_back_own(self._name)
             return
         self._n_returning += 1
         self._spawn(self._return(slot))

@@ -35,15 +35,13 @@ class HostLimit:
 
 
 class Lender(Protocol):
-    """Who has the slots; all methods are called on one event loop.
+    """Who has the slots; all methods are called on one event loop."""
 
-    Attributes
-    ----------
-    own_slots : int
-        Slots of each host that this process need not ask for; none with a limit of requests a second.
-    """
+    def take_own(self, host: str) -> bool:
+        """Take a slot that this process need not ask for, if it has one left; it rests for no interval."""
 
-    own_slots: int
+    def put_back_own(self, host: str) -> None:
+        """Put that back."""
 
     async def borrow(self, host: str) -> bool:
         """Wait a few seconds for a slot, and say whether there was one."""
@@ -58,7 +56,12 @@ class Lender(Protocol):
 class OwnSlots:
     """The lender of a process that shares its hosts with no other: `HostGate` counts what it borrows itself."""
 
-    own_slots = 0
+    def take_own(self, host: str) -> bool:
+        """Take none."""
+        return False
+
+    def put_back_own(self, host: str) -> None:
+        """Do nothing."""
 
     async def borrow(self, host: str) -> bool:
         """Lend a slot."""

@@ -84,13 +84,17 @@ def test_the_limit_of_requests_at_once_holds_across_workers(web: Web, client: Cl
     assert kept_by_scheduler(client) == []
 
 
-def test_the_limit_holds_across_jobs_too(web: Web, client: Client) -> None:
-    urls = slow(web, 40)
-    policy = replace(LOOPBACK, connections_per_host=2)
-    with equipped(client, policy) as one, equipped(client, policy) as other:
-        worker, another = sorted(client.nthreads())
-        client.gather([one.start(worker, urls[:20]), other.start(another, urls[20:])])
-    assert web.at_once_max <= 2
+@pytest.mark.parametrize("limit", [2, 16])
+def test_the_limit_holds_across_jobs_too(web: Web, client: Client, limit: int) -> None:
+    """Five jobs, each of which asks from both workers at once."""
+    urls = slow(web, 20 * limit)
+    with contextlib.ExitStack() as stack:
+        jobs = [stack.enter_context(equipped(client, replace(LOOPBACK, connections_per_host=limit))) for _ in range(5)]
+        workers = sorted(client.nthreads())
+        parts = [(job, worker) for job in jobs for worker in workers]
+        client.gather([job.start(worker, urls[number::10]) for number, (job, worker) in enumerate(parts)])
+    assert web.requests.total() == 20 * limit
+    assert web.at_once_max <= limit
 
 
 def test_the_limit_of_requests_a_second_holds_across_workers(web: Web, client: Client) -> None:

@@ -25,11 +25,21 @@ class CountingLender:
     def __init__(self, slots: int, n_gates: int = 1) -> None:
         self.slots = slots
         self.n_gates = n_gates
-        self.own_slots = 0
+        self.own: Counter[str] = Counter()
+        self.has_own = False
         self.lent: Counter[str] = Counter()
         self.borrowed: Counter[str] = Counter()
         self.retired: Counter[str] = Counter()
         self._changed = asyncio.Condition()
+
+    def take_own(self, host: str) -> bool:
+        takes = self.has_own and not self.own[host]
+        self.own[host] += takes
+        return takes
+
+    def put_back_own(self, host: str) -> None:
+        self.own[host] -= 1
+        assert self.own[host] == 0
 
     async def borrow(self, host: str) -> bool:
         async with self._changed:
@@ -77,7 +87,7 @@ def with_gate(use: Callable[[HostGate, CountingLender], Awaitable[T]], limit: Ho
             return await use(gate, lender)
         finally:
             await gate.aclose()
-            assert lender.lent.total() == 0
+            assert lender.lent.total() == lender.own.total() == 0
             assert lender.retired.keys() == lender.borrowed.keys()
 
     return asyncio.run(main())
@@ -141,7 +151,7 @@ def test_a_slot_of_its_own_is_used_before_the_lender_is_asked(monkeypatch: pytes
         monkeypatch.setattr(gate_module, name, value)
 
     async def main(gate: HostGate, lender: CountingLender) -> None:
-        lender.own_slots = 1
+        lender.has_own = True
         load = Load()
 
         async def ask(host: str) -> None:
