@@ -16,6 +16,7 @@ from redis import Redis
 
 from pipeline.state.embedded import is_answering
 from tests.fixtures.photographs import make_photograph
+from tests.fixtures.valkey import flush
 from tests.fixtures.web import Reply, Web
 from tests.interfaces.commands import Ended, Pipeline, Running, ledger_rows, stored_bytes, wait_until
 
@@ -85,6 +86,7 @@ def make_site(web: Web, folder: Path, environment: dict[str, str], delay_s: floa
 def undisturbed(web_server: Web, valkey_server: str, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     """Run the collection once without a fault."""
     web_server.reset()
+    flush(valkey_server)
     folder = tmp_path_factory.mktemp("undisturbed")
     site = make_site(web_server, folder, {"REDIS_URL": valkey_server}, delay_s=0.0)
     assert site.pipeline(*site.run).code == 1
