@@ -3,7 +3,7 @@
 A request needs a slot of its host, of which there are as many as there may be requests at once. Slots are borrowed of a
 lender, and where processes share a host, that is who counts for all of them. A process keeps a slot from one request to
 the next, since asking the lender takes time, and gives it back when it has nothing more to ask; or when it has had it
-for a second, needs more of them than it can have, and others may wait.
+for a second, needs more of them than it can have, and others may wait. A slot of its own it has without asking.
 
 A limit of requests a second asks for no more counting: whoever has a slot begins a request with it every so many
 seconds, and gives it back only when the next might begin.
