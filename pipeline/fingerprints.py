@@ -34,12 +34,13 @@ def of_listed(entry: Mapping[str, Any]) -> str:
 
 
 def of_answer(headers: Mapping[str, str]) -> str:
-    """Return the fingerprint of an HTTP answer."""
+    """Return the fingerprint of an HTTP answer; of one that is no ASCII, none."""
+    fingerprint = ""
     if etag := headers.get("ETag"):
-        return _ETAG + etag
-    if modified := headers.get("Last-Modified"):
-        return _MODIFIED + modified
-    return ""
+        fingerprint = _ETAG + etag
+    elif modified := headers.get("Last-Modified"):
+        fingerprint = _MODIFIED + modified
+    return fingerprint if fingerprint.isascii() else ""
 
 
 def of_promise(expected_hash: str) -> str:

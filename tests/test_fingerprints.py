@@ -68,3 +68,9 @@ def test_a_server_is_asked_on_condition_of_what_it_said(headers: dict[str, str],
 def test_a_promised_hash_is_a_fingerprint_however_it_is_written() -> None:
     assert fingerprints.of_promise("SHA256:AB") == fingerprints.of_promise("sha256:ab")
     assert fingerprints.of_promise("") == ""
+
+
+def test_a_header_that_no_ledger_could_hold_is_no_fingerprint() -> None:
+    """HTTP's headers may have any bytes: those that are not UTF-8 come as surrogates."""
+    assert fingerprints.of_answer({"ETag": '"caf\udce9"'}) == ""
+    assert fingerprints.of_answer({"Last-Modified": "caf\udce9"}) == ""

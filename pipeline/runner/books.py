@@ -40,6 +40,6 @@ class Books:
         """Return what is known by now: without the duplicates that wait, with those that have waited."""
         made = self._buffer.add([self._contents.mark(each) for each in outcomes if not is_left(each)])
         left = self._contents.leave(each for each in outcomes if is_left(each))
-        followers = self._buffer.add([*left, *self._contents.settle(made)])
+        followers = self._buffer.add([*left, *self._contents.settle([*made, *left])])
         self._core.n_waiting = self._contents.n_waiting
         return [*made, *followers]

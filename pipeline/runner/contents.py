@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -13,6 +13,9 @@ from pipeline.scratch import ScratchTable
 
 # What a duplicate that is not made itself has of its original.
 MADE: Final = ("output", "width", "height", "channels", "bytes_out", "sha256")
+
+# What becomes of the duplicates of an original that had other bytes when it was fetched again.
+_CHANGED: Final = json.dumps({"failed": ["fetch", "WorkerLostError", "it had other bytes when it was fetched again"]})
 
 
 class Contents(ScratchTable):
@@ -83,7 +86,7 @@ class Contents(ScratchTable):
                 "SELECT end FROM originals WHERE source_sha256 = ?", (bytes.fromhex(duplicate.source.sha256),)
             ).fetchone()
             if row and row[0]:
-                ended.append(_end_as(duplicate, json.loads(row[0])))
+                ended.append(_end_as(duplicate, row[0]))
             else:
                 self._waiting_by_original[duplicate.duplicate_of].append(duplicate)
                 self.n_waiting += 1
@@ -92,22 +95,26 @@ class Contents(ScratchTable):
     def settle(self, outcomes: Iterable[Outcome]) -> list[Outcome]:
         """Note what became of images; return what becomes of those that have waited for them."""
         settled: list[Outcome] = []
-        for outcome in outcomes if self._is_any_left else ():
-            if not outcome.duplicate_of:
-                end = _end_of(outcome)
-                # Of a source that was lost with its worker, nobody knows the hash.
-                self._database.execute(
-                    "UPDATE originals SET end = ? WHERE key = ? AND (source_sha256 = ? OR ? = '')",
-                    (
-                        json.dumps(end),
-                        outcome.item.key,
-                        bytes.fromhex(outcome.source.sha256),
-                        outcome.source.sha256,
-                    ),
-                )
-                waiting = self._waiting_by_original.pop(outcome.item.key, ())
-                self.n_waiting -= len(waiting)
-                settled += (_end_as(duplicate, end) for duplicate in waiting)
+        ended = deque(outcomes if self._is_any_left else ())
+        while ended:
+            outcome = ended.popleft()
+            key, digest = outcome.item.key, bytes.fromhex(outcome.source.sha256)
+            end = _end_of(outcome)
+            self._database.execute(
+                "UPDATE originals SET end = ? WHERE source_sha256 = ? AND key = ?", (end, digest, key)
+            )
+            # It was the original of other bytes too, if its source had these when it was fetched first. Of one that was
+            # lost with its worker, nobody knows the hash.
+            other_end = end if outcome.failure else _CHANGED
+            self._database.execute("UPDATE originals SET end = ? WHERE key = ? AND end = ''", (other_end, key))
+            waiting = self._waiting_by_original.pop(key, ())
+            self.n_waiting -= len(waiting)
+            followers = [
+                _end_as(each, end if each.source.sha256 == outcome.source.sha256 else other_end) for each in waiting
+            ]
+            settled += followers
+            # One that was fetched again, and found to be a duplicate itself, may have some that wait for it.
+            ended += followers
         return settled
 
     def _claim(self, key: str, sha256: str) -> str:
@@ -122,13 +129,14 @@ def is_left(outcome: Outcome) -> bool:
     return outcome.status == "skipped" and bool(outcome.duplicate_of) and not outcome.output
 
 
-def _end_of(original: Outcome) -> dict[str, Any]:
+def _end_of(original: Outcome) -> str:
     if failure := original.failure:
-        return {"failed": [failure.stage, failure.error, failure.message]}
-    return {name: getattr(original, name) for name in MADE}
+        return json.dumps({"failed": [failure.stage, failure.error, failure.message]})
+    return json.dumps({name: getattr(original, name) for name in MADE})
 
 
-def _end_as(duplicate: Outcome, end: Mapping[str, Any]) -> Outcome:
+def _end_as(duplicate: Outcome, original_end: str) -> Outcome:
+    end = json.loads(original_end)
     if "failed" in end:
         stage, error, message = end["failed"]
         message = f"it has the same bytes as {duplicate.duplicate_of!r}, which failed: {message}"

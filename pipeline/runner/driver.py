@@ -108,6 +108,7 @@ class Driver:
             if job.output == "webdataset"
             else OutcomeBuffer(self._ledger, job.recipe.fingerprint)
         )
+        self._is_fresh = False
         self._loop: WorkLoop | None = None
         self._announcer: Announcer | None = None
         self._shown = Shown(before)
@@ -175,7 +176,8 @@ class Driver:
                 self._buffer.flush(time.monotonic())
 
     def _leave_checkpoint(self, last: Progress, earlier: EarlierJobs) -> Progress:
-        if last.status == "completed":
+        # A ledger that earlier runs have begun may tell of sources as they were then.
+        if last.status == "completed" and self._is_fresh:
             earlier.write_checkpoint()
         return last
 
@@ -199,6 +201,7 @@ class Driver:
         self._buffer.recover(time.monotonic())
         earlier.read()
         before = self._ledger.tally(self._before, seen, contents)
+        self._is_fresh = not before.done
         core = RunCore(self.job.recipe.stages, 1, before, time.monotonic())
         items = (item for item in found if seen.add(item.key))
         head = list(itertools.islice(items, PEEK_ITEMS))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import posixpath
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
@@ -21,7 +22,7 @@ from pipeline.errors import LedgerError
 from pipeline.runner.ledger import Ledger
 from pipeline.runner.places import Places
 from pipeline.scratch import ScratchTable
-from pipeline.stages.sample import split_member_url
+from pipeline.stages.sample import member_stem, split_member_url
 from pipeline.storage import open_folder, storage_errors, write_whole
 from pipeline.urls import redact
 
@@ -38,6 +39,7 @@ class StoredImage(NamedTuple):
     channels: int
     bytes_out: int
     sha256: str
+    model: str
 
     @property
     def source(self) -> SourceVersion:
@@ -45,14 +47,22 @@ class StoredImage(NamedTuple):
         return SourceVersion(self.fingerprint, self.source_sha256)
 
 
-_COLUMNS: Final = ("key", "recipe", "model", *StoredImage._fields, "finished_at")
+_COLUMNS: Final = ("key", "recipe", *StoredImage._fields, "finished_at")
+
+_KEY, _OUTPUT = (_COLUMNS.index(name) for name in ("key", "output"))
 
 # Of two images under one name, the later one is there. Nothing of a user's is in these statements.
 _ADD: Final = f"""
     INSERT INTO images ({", ".join(_COLUMNS)}) VALUES ({", ".join("?" * len(_COLUMNS))}) ON CONFLICT (output) DO UPDATE
     SET {", ".join(f"{name} = excluded.{name}" for name in _COLUMNS)} WHERE excluded.finished_at >= finished_at
 """
-_FIND: Final = f"SELECT {', '.join(StoredImage._fields)} FROM images WHERE key = ? AND recipe = ? AND model = ?"
+_FIND: Final = (
+    f"SELECT {', '.join(StoredImage._fields)} FROM images"
+    " WHERE key = ? AND recipe = ? AND model = ? ORDER BY finished_at DESC"
+)
+
+
+log = logging.getLogger(__name__)
 
 
 class EarlierJobs(ScratchTable):
@@ -69,10 +79,13 @@ class EarlierJobs(ScratchTable):
     Raises
     ------
     LedgerError
-        From every method, if the ledgers cannot be read or written.
+        From every method, if the ledgers cannot be read.
     """
 
     def __init__(self, job: Job, model: str, storage_options: Mapping[str, Any] | None = None) -> None:
+        root = posixpath.join(job.destination, "_ledger")
+        with storage_errors(LedgerError, f"cannot open the ledgers in {redact(root)!r}"):
+            self._fs, self._root = open_folder(root, storage_options)
         columns = (name for name in _COLUMNS if name != "output")
         super().__init__(
             f"CREATE TABLE images (output TEXT PRIMARY KEY, {', '.join(columns)}) WITHOUT ROWID",
@@ -81,9 +94,6 @@ class EarlierJobs(ScratchTable):
         self._job = job
         self._model = model
         self._storage_options = storage_options
-        root = posixpath.join(job.destination, "_ledger")
-        with storage_errors(LedgerError, f"cannot open the ledgers in {redact(root)!r}"):
-            self._fs, self._root = open_folder(root, storage_options)
         self._places = Places(storage_options)
         self._last_part_by_job: dict[str, str] = {}
 
@@ -119,10 +129,13 @@ class EarlierJobs(ScratchTable):
         return None
 
     def write_checkpoint(self) -> None:
-        """Note that the job's ledger has all of its collection."""
+        """Note that the job's ledger has all of its collection; without that, the next run only reads more."""
         path = self._checkpoint_path()
-        with storage_errors(LedgerError, f"cannot write {path!r}"):
-            write_whole(self._fs, path, json.dumps(self._last_part_by_job).encode())
+        try:
+            with storage_errors(LedgerError, f"cannot write {path!r}"):
+                write_whole(self._fs, path, json.dumps(self._last_part_by_job).encode())
+        except LedgerError as error:
+            log.warning("%s; the next run reads all ledgers", error)
 
     def _job_ids(self) -> list[str]:
         with storage_errors(LedgerError, f"cannot list {redact(self._root)!r}"):
@@ -135,16 +148,19 @@ class EarlierJobs(ScratchTable):
 
     def _read_checkpoint(self) -> dict[str, str]:
         path = self._checkpoint_path()
-        with storage_errors(LedgerError, f"cannot read {path!r}"):
-            try:
-                checkpoint: dict[str, str] = json.loads(self._fs.cat_file(path))
-            except FileNotFoundError:
-                return {}
+        try:
+            with storage_errors(LedgerError, f"cannot read {path!r}"):
+                checkpoint: dict[str, str] = json.loads(self._fs.cat_file(path)) if self._fs.exists(path) else {}
+        except LedgerError as error:
+            log.warning("%s; all ledgers are read", error)
+            return {}
         return checkpoint
 
     def _checkpoint_path(self) -> str:
         job = self._job
-        about = [job.collection, job.url_column, job.key_column, job.recipe.fingerprint, self._model, job.output]
+        # A list given in Python is kept in the job's own folder, under a name that tells what is in it.
+        collection = job.collection.replace(f"/_ledger/{job.id}/", "/_ledger//")
+        about = [collection, job.url_column, job.key_column, job.recipe.fingerprint, self._model, job.output]
         digest = hashlib.blake2b(json.dumps(about).encode(), digest_size=8).hexdigest()
         return posixpath.join(self._root, f"_checkpoint-{digest}.json")
 
@@ -156,9 +172,19 @@ class EarlierJobs(ScratchTable):
         done = done.set_column(
             done.column_names.index("finished_at"), "finished_at", done["finished_at"].cast(pa.int64())
         )
-        self._database.executemany(_ADD, zip(*(done[name].to_pylist() for name in _COLUMNS), strict=True))
+        rows = zip(*(done[name].to_pylist() for name in _COLUMNS), strict=True)
+        # A duplicate that was left has another image's output, which says nothing about its own.
+        self._database.executemany(_ADD, (row for row in rows if _is_own(row[_KEY], row[_OUTPUT])))
 
     def close(self) -> None:
         """Remove the files."""
         super().close()
         self._places.close()
+
+
+def _is_own(key: str, output: str) -> bool:
+    """Whether an output is called as that of a key."""
+    member, _ = split_member_url(output)
+    if member:
+        return posixpath.splitext(member)[0] == member_stem(key)
+    return posixpath.splitext(output)[0].endswith(f"/{key}")

@@ -110,4 +110,5 @@ def _skipped(outcome: Outcome, stored: StoredImage) -> Outcome:
         channels=stored.channels,
         bytes_out=stored.bytes_out,
         sha256=stored.sha256,
+        model=stored.model,
     )

@@ -255,6 +255,11 @@ class Ledger:
 
     def _read(self, part: str, columns: list[str] | None) -> pa.Table:
         with storage_errors(LedgerError, f"cannot read the ledger's part {part!r}"), self._fs.open(part, "rb") as file:
+            if columns is not None:
+                # Parts of an earlier release have not all of them.
+                there = pq.read_schema(file).names
+                columns = [name for name in columns if name in there]
+                file.seek(0)
             return pq.read_table(file, columns=columns)
 
     def _write(self, part: str, table: pa.Table) -> None:

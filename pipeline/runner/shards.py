@@ -151,6 +151,8 @@ class ShardBuffer(OutcomeBuffer):
         for shard in (self._open, *self._closed):
             if place == self._place(shard.number):
                 shard.rows.append(outcome_row(outcome, self._recipe_fingerprint))
+                if shard is self._open and len(shard.rows) >= SHARD_IMAGES:
+                    self._close_shard()
                 return outcome
         super().add([outcome])
         return outcome

@@ -64,7 +64,9 @@ def names_in(user_agent: str) -> frozenset[str]:
 
 def join_tags(values: Sequence[str]) -> str:
     """Return several headers ``X-Robots-Tag`` as the ledger keeps them, the first 500 letters."""
-    return ", ".join(value.strip() for value in values)[:_KEPT_LETTERS]
+    joined = ", ".join(value.strip() for value in values)[:_KEPT_LETTERS]
+    # A header may have any bytes; the ledger's texts are UTF-8.
+    return joined.encode("ascii", "backslashreplace").decode()
 
 
 def find_forbidding(values: Sequence[str], names: Collection[str]) -> str | None:

@@ -84,7 +84,7 @@ class JobStore:
         self._on_close()
 
     def create(self, job: Job) -> Progress:
-        """Write a job's state as ``queued``; a job that exists stays as it is, but for its fetch policy.
+        """Write a job's state as ``queued``; a job that exists stays as it is, but for how it is run.
 
         Raises
         ------

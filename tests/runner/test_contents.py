@@ -95,3 +95,20 @@ def test_every_image_gets_one_outcome_in_whatever_order_they_end(images: list[tu
         assert contents.n_waiting == 0
     assert sorted(outcome.item.key for outcome in ended) == sorted(f"photo-{number}" for number in range(len(images)))
     assert all(bool(outcome.output) != bool(outcome.failure) for outcome in ended)
+
+
+def test_nobody_waits_for_an_original_that_had_other_bytes_when_it_was_fetched_again() -> None:
+    with Contents(is_any_left=True) as contents:
+        contents.find_duplicates({"a": "01", "b": "01"})
+        contents.find_duplicates({"c": "02"})
+        contents.leave([left("b", "01", "a")])
+        # Its worker died, and its server gives it the bytes of another one now.
+        assert contents.find_duplicates({"a": "02"}) == {"a": "c"}
+        assert contents.leave([left("a", "02", "c")]) == []
+        settled = {outcome.item.key: outcome for outcome in contents.settle([made("c", "02")])}
+        assert settled["a"].output == "/out/c.webp"
+        assert settled["b"].failure is not None
+        assert "had other bytes when it was fetched again" in settled["b"].failure.message
+        assert contents.n_waiting == 0
+        (late,) = contents.leave([left("d", "01", "a")])
+        assert late.failure is not None

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from distributed import Client
 
@@ -278,7 +279,7 @@ def test_images_of_the_same_bytes_are_made_once_if_asked(
     assert any("it has the same bytes as 'bad-" in message for message in messages)
     if output == "files":
         assert len(list((tmp_path / "out").rglob("*.jpg"))) == 12
-    # The next run knows them all.
+    # The next run knows them all; the copies have no image of their own, so they are fetched to be told.
     assert counts(run(photos, tmp_path / "out", client, output=output, deduplicate=True)) == (0, 32, 2)
 
 
@@ -303,3 +304,63 @@ def test_a_gallery_and_a_report_of_a_run_that_skipped_all_have_something_to_show
     assert len(second.gallery(limit=5).tiles) == 5
     assert second.tail(3)
     assert "12" in second.report().html
+
+
+def test_a_model_s_results_are_known_night_after_night(photos: Path, tmp_path: Path, client: Client) -> None:
+    """What a night skips is as good as what it has stored, for the next one."""
+    recipe = Recipe(max_width=100, max_height=100, enhance="sharpen")
+    for stored, skipped in [(12, 0), (0, 12), (0, 12)]:
+        job = run(photos, tmp_path / "out", client, recipe)
+        assert counts(job) == (stored, skipped, 0)
+        (model,) = set(job.outcomes()["model"])
+        assert model.startswith("sharpen@")
+
+
+def test_a_copy_is_made_when_its_original_has_changed(photos: Path, tmp_path: Path, client: Client) -> None:
+    shutil.copy(photos / "1.jpg", photos / "0-copy.jpg")
+    shutil.copy(photos / "1.jpg", photos / "sub" / "copy.jpg")
+    first = run(photos, tmp_path / "out", client, deduplicate=True)
+    assert counts(first) == (12, 2, 0)
+    (original,) = {key for key in by_key(first)["duplicate_of"] if key}
+    (photos / f"{original}.jpg").write_bytes(make_photograph(50))
+    second = by_key(run(photos, tmp_path / "out", client, deduplicate=True))
+    assert second["output"].nunique() == 13
+    for key, row in second.iterrows():
+        source = (photos / f"{key}.jpg").read_bytes()
+        assert row["source_sha256"] == hashlib.sha256(source).hexdigest()
+        assert row["sha256"] == hashlib.sha256(Path(row["output"]).read_bytes()).hexdigest()
+    # Without the option, each has an image of its own again.
+    assert by_key(run(photos, tmp_path / "out", client))["output"].nunique() == 14
+
+
+def test_ledgers_of_an_earlier_release_are_no_hindrance(photos: Path, tmp_path: Path, client: Client) -> None:
+    first = run(photos, tmp_path / "out", client)
+    for part in (tmp_path / "out" / "_ledger" / first.id).glob("*.parquet"):
+        new = ["fingerprint", "source_sha256", "duplicate_of", "robots"]
+        pq.write_table(pq.read_table(part).drop_columns(new), part)
+    assert counts(run(photos, tmp_path / "out", client)) == (12, 0, 0)
+    assert counts(run(photos, tmp_path / "out", client, job_id=first.id)) == (12, 0, 0)
+
+
+def test_a_job_that_is_retried_hides_no_later_one(photos: Path, tmp_path: Path, client: Client) -> None:
+    (photos / "1.jpg").write_bytes(b"no image")
+    first = run(photos, tmp_path / "out", client)
+    (photos / "2.jpg").write_bytes(make_photograph(70))
+    assert counts(run(photos, tmp_path / "out", client)) == (1, 10, 1)
+    first.retry_failed(client=client)
+    first.wait()
+    assert counts(run(photos, tmp_path / "out", client)) == (0, 11, 1)
+
+
+def test_a_list_in_python_is_the_same_collection_again(photos: Path, tmp_path: Path, client: Client) -> None:
+    paths = sorted(map(str, photos.rglob("*.jpg")))
+    for _ in range(3):
+        run(paths, tmp_path / "out", client)
+    assert len(list((tmp_path / "out" / "_ledger").glob("_checkpoint-*.json"))) == 1
+
+
+def test_a_checkpoint_that_cannot_be_read_is_none(photos: Path, tmp_path: Path, client: Client) -> None:
+    run(photos, tmp_path / "out", client)
+    (checkpoint,) = (tmp_path / "out" / "_ledger").glob("_checkpoint-*.json")
+    checkpoint.write_text("{")
+    assert counts(run(photos, tmp_path / "out", client)) == (0, 12, 0)

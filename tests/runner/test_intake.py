@@ -11,7 +11,7 @@ from pipeline.runner.earlier import StoredImage
 from pipeline.runner.intake import judge
 
 ITEM = Item("a", "/photos/a.jpg", fingerprint="file:3-1")
-STORED = StoredImage("/photos/a.jpg", "file:3-1", "ab", "/out/a.webp", 4, 3, 3, 10, "f00d")
+STORED = StoredImage("/photos/a.jpg", "file:3-1", "ab", "/out/a.webp", 4, 3, 3, 10, "f00d", "restore@1a2b")
 
 
 def test_an_unchanged_source_needs_no_work_and_its_outcome_tells_of_the_image_that_is_there() -> None:
@@ -25,6 +25,7 @@ def test_an_unchanged_source_needs_no_work_and_its_outcome_tells_of_the_image_th
         channels=3,
         bytes_out=10,
         sha256="f00d",
+        model="restore@1a2b",
         attempts=0,
         finished_at=7.0,
         source=SourceVersion("file:3-1", "ab"),

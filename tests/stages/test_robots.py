@@ -85,3 +85,7 @@ def test_we_are_meant_by_every_product_that_we_call_ourselves(own: str | None, n
 
 def test_we_say_our_version() -> None:
     assert full_user_agent(None) == f"image-pipeline/{__version__}"
+
+
+def test_what_is_kept_of_a_header_of_any_bytes_is_ascii() -> None:
+    assert join_tags(["noai: caf\udce9", "é"]) == "noai: caf\\udce9, \\xe9"
