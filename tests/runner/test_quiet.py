@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import logging
 
+import pytest
+
+from pipeline.runner import quiet
 from pipeline.runner.quiet import quiet_dask
 
 
-def test_dask_stays_quiet_until_the_last_of_overlapping_clusters_has_ended() -> None:
+def test_dask_stays_quiet_until_the_last_of_overlapping_clusters_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Clusters that other tests share may be open.
+    monkeypatch.setattr(quiet, "_clusters", 0)
+    monkeypatch.setattr(quiet, "_level_by_handler", {})
     handler = logging.StreamHandler()
     handler.setLevel(logging.INFO)
     logger = logging.getLogger("distributed")
