@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from pipeline.domain.item import UNKNOWN_VERSION, Item, SourceVersion
 from pipeline.domain.stage import Stage
@@ -29,6 +29,10 @@ class Failure:
     def remedy(self) -> str:
         """What a user can do about it; empty if nothing is known."""
         return remedy_for(self.error)
+
+
+# What an Outcome tells of the stored image.
+IMAGE_FIELDS: Final = ("output", "width", "height", "channels", "bytes_out", "sha256")
 
 
 @dataclass(frozen=True, slots=True)

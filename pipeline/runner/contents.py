@@ -8,11 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from pipeline.domain import Failure, Outcome
+from pipeline.domain import IMAGE_FIELDS, Failure, Outcome
 from pipeline.scratch import ScratchTable
-
-# What a duplicate that is not made itself has of its original.
-MADE: Final = ("output", "width", "height", "channels", "bytes_out", "sha256")
 
 # What becomes of the duplicates of an original that had other bytes when it was fetched again.
 _CHANGED: Final = json.dumps({"failed": ["fetch", "WorkerLostError", "it had other bytes when it was fetched again"]})
@@ -45,7 +42,7 @@ class Contents(ScratchTable):
         Parameters
         ----------
         rows : iterable of sequence
-            The hash of the source, the key, and the values of `MADE`.
+            The hash of the source, the key, and the values of `IMAGE_FIELDS`.
         """
         self._database.executemany(
             "INSERT OR IGNORE INTO originals VALUES (?, ?, ?)",
@@ -53,7 +50,7 @@ class Contents(ScratchTable):
                 (
                     bytes.fromhex(sha256),
                     key,
-                    json.dumps(dict(zip(MADE, made, strict=True))) if self._is_any_left else "",
+                    json.dumps(dict(zip(IMAGE_FIELDS, made, strict=True))) if self._is_any_left else "",
                 )
                 for sha256, key, *made in rows
                 if sha256
@@ -132,7 +129,7 @@ def is_left(outcome: Outcome) -> bool:
 def _end_of(original: Outcome) -> str:
     if failure := original.failure:
         return json.dumps({"failed": [failure.stage, failure.error, failure.message]})
-    return json.dumps({name: getattr(original, name) for name in MADE})
+    return json.dumps({name: getattr(original, name) for name in IMAGE_FIELDS})
 
 
 def _end_as(duplicate: Outcome, original_end: str) -> Outcome:

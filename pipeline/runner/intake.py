@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-from pipeline.domain import Item, Outcome, SourceVersion
+from pipeline.domain import IMAGE_FIELDS, Item, Outcome, SourceVersion
 from pipeline.runner.earlier import EarlierJobs, StoredImage
 
 # How many Items are looked at in one go: some milliseconds, in which the driver does nothing else.
@@ -102,13 +102,4 @@ def judge(item: Item, stored: StoredImage | None, now: float) -> Outcome | Sourc
 
 
 def _skipped(outcome: Outcome, stored: StoredImage) -> Outcome:
-    return replace(
-        outcome,
-        output=stored.output,
-        width=stored.width,
-        height=stored.height,
-        channels=stored.channels,
-        bytes_out=stored.bytes_out,
-        sha256=stored.sha256,
-        model=stored.model,
-    )
+    return replace(outcome, model=stored.model, **{name: getattr(stored, name) for name in IMAGE_FIELDS})

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.domain import STAGES, Item, Outcome, Progress
+from pipeline.domain import IMAGE_FIELDS, STAGES, Item, Outcome, Progress
 from pipeline.errors import LedgerError, RowError
 from pipeline.fingerprints import of_promise
-from pipeline.runner.contents import MADE, Contents
+from pipeline.runner.contents import Contents
 from pipeline.runner.seen import SeenKeys
 from pipeline.storage import LOOK_ATTEMPTS, open_folder, storage_errors, write_whole
 from pipeline.urls import redact
@@ -55,7 +55,7 @@ SCHEMA: Final = pa.schema(
 _NAMES: Final = frozenset(SCHEMA.names)
 
 # What `Contents` remembers.
-_MADE_OF: Final = ("source_sha256", "key", *MADE)
+_MADE_OF: Final = ("source_sha256", "key", *IMAGE_FIELDS)
 
 # In front of the name of a manifest's column that would be taken for one of the ledger's.
 _CARRIED: Final = "manifest_"

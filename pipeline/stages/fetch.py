@@ -26,8 +26,8 @@ from pipeline.errors import AddressError, FetchError, ServerError
 from pipeline.stages.addresses import HTTP, LOCAL, open_public_socket, require_allowed
 from pipeline.stages.gate import HostGate
 from pipeline.stages.lender import HostLimit, Lender
-from pipeline.stages.limits import Read, require_size
 from pipeline.stages.local_file import read_local
+from pipeline.stages.reading import Read, require_size
 from pipeline.stages.retry import READ_ERRORS, THROTTLING_STATUSES, StatusError, backoff_s, explain, parse_retry_after
 from pipeline.stages.robots import RobotsTagError, find_forbidding, full_user_agent, join_tags, names_in
 from pipeline.stages.stored_object import read_object

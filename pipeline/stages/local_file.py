@@ -7,7 +7,7 @@ import stat
 
 from pipeline import fingerprints
 from pipeline.errors import MissingError
-from pipeline.stages.limits import Read, require_size
+from pipeline.stages.reading import Read, require_size
 
 
 def read_local(path: str, max_bytes: int, known: str = "") -> Read:

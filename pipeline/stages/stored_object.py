@@ -10,7 +10,7 @@ from fsspec import AbstractFileSystem
 from fsspec.asyn import AsyncFileSystem
 
 from pipeline import fingerprints
-from pipeline.stages.limits import Read, require_size
+from pipeline.stages.reading import Read, require_size
 from pipeline.storage import answer_behind, open_folder
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline.interfaces.bench.measure import idle_in_process_of_its_own
 
-ITEMS: Final = (50_000, 200_000, 400_000, 800_000)
+ITEMS: Final = (50_000, 150_000, 300_000)
 MANY: Final = 10_000_000
 _MEASURES: Final = {"seconds": "s", "peak_mb": "MB", "ledger_mb": "MB", "scratch_mb": "MB"}
 

@@ -173,7 +173,7 @@ def _responses() -> dict[str, Any]:
 
 def _schemas(limits: Limits) -> dict[str, Any]:
     web_url = {"type": "string", "pattern": "^[hH][tT][tT][pP][sS]?://[a-zA-Z0-9]", "maxLength": 4096}
-    counts = ("total", "stored", "skipped", "failed", "fetched", "resized", "enhanced", "written")
+    counts = ("total", "stored", "skipped", "failed", "duplicates", "fetched", "resized", "enhanced", "written")
     failed = ("failedFetch", "failedResize", "failedEnhance", "failedStore", "bytesIn", "bytesOut", "version")
     measures = ("progress", "seconds", "imagesPerSecond", "etaSeconds")
     by_stage = ("secondsFetch", "secondsResize", "secondsEnhance", "secondsStore")
