@@ -9,4 +9,6 @@ pytest_plugins = [
     "tests.fixtures.service",
     "tests.fixtures.valkey",
     "tests.fixtures.web",
+    # After what it imports: pytest rewrites the asserts of a module before its first import.
+    "tests.fixtures.network",
 ]

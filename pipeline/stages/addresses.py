@@ -18,9 +18,15 @@ HTTP: Final = frozenset({"http", "https"})
 LOCAL: Final = frozenset({"file", "local"})
 
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
-# RFC 8215; the ipaddress of early Python 3.11 takes it for global.
-_LOCAL_NAT64: Final = ipaddress.IPv6Network("64:ff9b:1::/48")
 _IPV4_COMPATIBLE: Final = ipaddress.IPv6Network("::/96")
+# Whatever else IPv6 has is not routed on the internet (RFC 4291, section 2.4), or is a prefix for translation: the
+# ipaddress of Python takes ::ffff:0:7f00:1 for global. Of these, RFC 9637 took a part out for documentation.
+_GLOBAL_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
+_DOCUMENTATION: Final = ipaddress.IPv6Network("3fff::/20")
+# Protocols' own (RFC 6890), and the gateways of 6to4 (RFC 7526), which unwrap what they are sent: not all Pythons know.
+_IPV4_OF_PROTOCOLS: Final = (ipaddress.IPv4Network("192.0.0.0/24"), ipaddress.IPv4Network("192.88.99.0/24"))
+# The second half of an ISATAP address (RFC 5214) but for the universal bit: 0000:5efe, then an IPv4 address.
+_ISATAP: Final = 0x5EFE
 
 
 class NotPublicError(OSError):
@@ -68,16 +74,24 @@ def is_public(host: str) -> bool:
 
     Notes
     -----
-    An IPv6 address that carries an IPv4 one (mapped, compatible, 6to4, NAT64, Teredo) is public only if both are:
-    a gateway on the way would unwrap it.
+    An IPv6 address that carries an IPv4 one (mapped, compatible, 6to4, NAT64, Teredo, ISATAP) is public only if both
+    are: a gateway on the way would unwrap it.
     """
     address = ipaddress.ip_address(host)
     if isinstance(address, ipaddress.IPv4Address):
-        return address.is_global and not address.is_multicast
+        of_protocol = any(address in network for network in _IPV4_OF_PROTOCOLS)
+        return address.is_global and not (address.is_multicast or of_protocol)
     carried = _carried_ipv4(address)
     if carried:
         return all(is_public(str(ipv4)) for ipv4 in carried)
-    return address.is_global and not (address.is_multicast or address.is_site_local or address in _LOCAL_NAT64)
+    is_unicast = address in _GLOBAL_UNICAST and address not in _DOCUMENTATION
+    return is_unicast and address.is_global and _is_isatap_public(address)
+
+
+def _is_isatap_public(address: ipaddress.IPv6Address) -> bool:
+    """Whether the IPv4 address that an ISATAP address carries is public; so is what is none."""
+    is_isatap = int(address) >> 32 & 0xFDFF_FFFF == _ISATAP
+    return not is_isatap or is_public(str(ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)))
 
 
 def _carried_ipv4(address: ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:

@@ -32,6 +32,14 @@ PRIVATE = [
     "fec0::1",
     "ff02::1",
     "64:ff9b:1::1",
+    "192.0.0.192",
+    "192.88.99.1",
+    "::ffff:0:7f00:1",
+    "3fff::1",
+    "5f00::1",
+    "4000::1",
+    "2606:4700::5efe:7f00:1",
+    "2606:4700::200:5efe:a00:1",
 ]
 
 
@@ -40,7 +48,10 @@ def test_an_address_off_the_internet_is_not_public(host: str) -> None:
     assert not is_public(host)
 
 
-@pytest.mark.parametrize("host", ["8.8.8.8", "93.184.216.34", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"])
+@pytest.mark.parametrize(
+    "host",
+    ["8.8.8.8", "93.184.216.34", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808", "2606:4700::5efe:808:808"],
+)
 def test_an_address_on_the_internet_is_public(host: str) -> None:
     assert is_public(host)
 
