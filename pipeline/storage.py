@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +34,10 @@ _CREDENTIALS: Final = "give storage_options=, or AWS_ACCESS_KEY_ID and AWS_SECRE
 REFUSALS: Final = frozenset({"ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"})
 
 _S3: Final = frozenset({"s3", "s3a"})
+
+# Whether the system knows files without a name; and what a disk answers that does not.
+_MAY_BE_UNNAMED: Final = hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd")  # noqa: PTH112
+_NO_UNNAMED: Final = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.EPERM, errno.EXDEV, errno.ENOSYS})
 
 
 def absolute(place: str | os.PathLike[str]) -> str:
@@ -194,14 +200,54 @@ def _replace(path: str, data: bytes) -> None:
     # Not `tempfile`, whose files only their owner can read; and short, so that any name that fits can be written.
     partial = Path(path).with_name(f".{secrets.token_hex(8)}.part")
     try:
-        with partial.open("xb", buffering=0) as file:
-            remaining = memoryview(data)
-            while remaining:
-                remaining = remaining[file.write(remaining) :]
-        partial.replace(path)
+        if not _write_unnamed(path, partial, data):
+            with partial.open("xb", buffering=0) as file:
+                _write_all(file, data)
+            partial.replace(path)
     finally:
         with suppress(OSError):  # After a success it has moved; after a failure there may not even be a folder.
             partial.unlink()
+
+
+def _write_unnamed(path: str, partial: Path, data: bytes) -> bool:
+    """Write a file that gets its name when it is whole: of a process that is killed before, nothing is left.
+
+    Returns False, with nothing done, where there are no such files: outside of Linux, and on some network disks.
+    """
+    if not _MAY_BE_UNNAMED:
+        return False
+    try:
+        descriptor = os.open(partial.parent, os.O_TMPFILE | os.O_WRONLY, 0o666)
+    except OSError as error:
+        return _is_supported(error)
+    with open(descriptor, "wb", buffering=0) as file:  # noqa: PTH123
+        _write_all(file, data)
+        try:
+            _name(file, path)
+        except FileExistsError:
+            _name(file, partial)
+            partial.replace(path)
+        except OSError as error:
+            return _is_supported(error)
+    return True
+
+
+def _is_supported(error: OSError) -> bool:
+    """Return False for what a disk answers that knows no files without a name; raise whatever else it is."""
+    if error.errno in _NO_UNNAMED:
+        return False
+    raise error
+
+
+def _write_all(file: FileIO, data: bytes) -> None:
+    remaining = memoryview(data)
+    while remaining:
+        remaining = remaining[file.write(remaining) :]
+
+
+def _name(file: FileIO, path: str | Path) -> None:
+    # Only with a folder's descriptor, which an absolute path makes meaningless, does Python follow the link.
+    os.link(f"/proc/self/fd/{file.fileno()}", path, src_dir_fd=file.fileno())
 
 
 def is_object_store(fs: fsspec.AbstractFileSystem) -> bool:

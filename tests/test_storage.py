@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -74,6 +78,39 @@ def test_readers_see_all_of_a_file_or_none_and_the_rest_is_hidden(tmp_path: Path
         assert [name for name in os.listdir(tmp_path) if not name.startswith(".")] == ["file"]  # noqa: PTH208
     writer.join()
     assert os.listdir(tmp_path) == ["file"]  # noqa: PTH208
+
+
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="files get a name from the first only on Linux")
+def test_a_process_that_is_killed_while_it_writes_leaves_nothing(tmp_path: Path) -> None:
+    """Its file has no name until it is whole."""
+    script = """
+import os, sys
+from pipeline import storage
+storage._name = lambda *_: os.kill(os.getpid(), 9)
+fs, path = storage.open_folder(sys.argv[1])
+storage.write_whole(fs, f"{path}/file", b"abc")
+"""
+    ended = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False, cwd=Path(__file__).parents[1])
+    assert ended.returncode == -signal.SIGKILL
+    assert os.listdir(tmp_path) == []  # noqa: PTH208
+
+
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EISDIR])
+def test_a_disk_that_knows_no_files_without_a_name_gets_hidden_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """As network disks are."""
+
+    def refuse(path: Path, flags: int, mode: int) -> int:
+        assert path == tmp_path
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("pipeline.storage.os.open", refuse)
+    fs, path = open_folder(str(tmp_path))
+    for content in (b"abc", b"de"):
+        write_whole(fs, f"{path}/file", content)
+        assert (tmp_path / "file").read_bytes() == content
+        assert os.listdir(tmp_path) == ["file"]  # noqa: PTH208
 
 
 @pytest.mark.parametrize(

@@ -198,6 +198,7 @@ class Driver:
         """Read what there is already, and take the collection in."""
         # Those that are to be run again leave the ledger with this, before it is counted.
         found = iter(self._items)
+        self._ledger.clear_leftovers()
         self._buffer.recover(time.monotonic())
         earlier.read()
         before = self._ledger.tally(self._before, seen, contents)

@@ -5,6 +5,7 @@ One driver appends parts; a part is whole or absent. It alone decides what a res
 
 from __future__ import annotations
 
+import contextlib
 import posixpath
 import uuid
 from collections import Counter
@@ -59,6 +60,9 @@ _MADE_OF: Final = ("source_sha256", "key", *IMAGE_FIELDS)
 
 # In front of the name of a manifest's column that would be taken for one of the ledger's.
 _CARRIED: Final = "manifest_"
+
+# What tries whether the folder can be written begins with this.
+_PROBE: Final = "_probe-"
 
 
 def ledger_folder(destination: str, job_id: str) -> str:
@@ -229,20 +233,32 @@ class Ledger:
 
     def check_writable(self) -> None:
         """Write a file beside the parts and remove it."""
-        path = posixpath.join(self._path, f"_probe-{uuid.uuid4().hex}")
+        path = posixpath.join(self._path, f"{_PROBE}{uuid.uuid4().hex}")
         with storage_errors(LedgerError, f"cannot write {path!r}"):
             fs, _ = open_folder(self.folder, self._storage_options, attempts=LOOK_ATTEMPTS)
             write_whole(fs, path, b"")
-        with storage_errors(LedgerError, f"cannot remove {path!r}"):
+        # Whoever runs the job may have taken it for a dead one's.
+        with storage_errors(LedgerError, f"cannot remove {path!r}"), contextlib.suppress(FileNotFoundError):
             fs.rm_file(path)
 
+    def clear_leftovers(self) -> None:
+        """Remove what processes that were killed have left half done; only for whoever holds the job's lease."""
+        for path in self._ls():
+            name = posixpath.basename(path)
+            if name.startswith(_PROBE) or (name.startswith(".") and name.endswith(".part")):
+                with storage_errors(LedgerError, f"cannot remove {path!r}"), contextlib.suppress(FileNotFoundError):
+                    self._fs.rm_file(path)
+
     def _parts(self) -> list[str]:
+        return sorted(name for name in self._ls() if name.endswith(".parquet"))
+
+    def _ls(self) -> list[str]:
         with storage_errors(LedgerError, f"cannot list the ledger {redact(self.folder)!r}"):
             try:
-                names = self._fs.ls(self._path, detail=False)
+                names: list[str] = self._fs.ls(self._path, detail=False)
             except FileNotFoundError:
                 return []
-        return sorted(name for name in names if name.endswith(".parquet"))
+        return names
 
     def _new_part(self) -> str:
         # Numbered, so that the parts sort in their order; the rest keeps two drivers from writing one name.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -138,15 +139,28 @@ def test_a_part_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ledger = Ledger(str(tmp_path), "job")
     ledger.append([stored("a")], "f00d")
 
-    def replace_fails(source: str, target: str) -> None:
+    def write_half(file: io.FileIO, data: bytes) -> None:
+        file.write(data[: len(data) // 2])
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("pipeline.storage.os.replace", replace_fails)
+        patched.setattr("pipeline.storage._write_all", write_half)
         with pytest.raises(LedgerError, match="No space left"):
             ledger.append([stored("b")], "f00d")
     assert [row["key"] for row in ledger.read().to_pylist()] == ["a"]
     assert len(list((tmp_path / "_ledger" / "job").iterdir())) == 1
+
+
+def test_what_a_killed_process_left_half_done_is_cleared(tmp_path: Path) -> None:
+    """What is whole stays."""
+    ledger = Ledger(str(tmp_path), "job")
+    ledger.append([stored("a")], "f00d")
+    kept = Path(ledger.save("collection-f00d.jsonl", "[]"))
+    part = next(kept.parent.glob("*.parquet"))
+    for name in (".0123456789abcdef.part", "_probe-0123"):
+        kept.with_name(name).write_bytes(b"PAR1")
+    ledger.clear_leftovers()
+    assert set(kept.parent.iterdir()) == {kept, part}
 
 
 def test_a_damaged_part_is_named(tmp_path: Path) -> None:
