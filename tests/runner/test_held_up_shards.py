@@ -1,8 +1,10 @@
-"""Shards of runs that are killed: whatever the moment, every image ends in exactly one."""
+"""Shards of a driver that is held up: whatever the moment, every image ends in exactly one.
+
+Of drivers that are killed, `tests.chaos.test_driver_kills` tells.
+"""
 
 from __future__ import annotations
 
-import random
 import signal
 from pathlib import Path
 
@@ -12,8 +14,8 @@ import pytest
 from pipeline.state import connect
 from tests.fixtures.photographs import make_photograph
 from tests.fixtures.web import Reply, Web
-from tests.interfaces.commands import Pipeline, Running, ledger_rows, wait_until
-from tests.runner.shards import assert_each_once, assert_none_twice
+from tests.interfaces.commands import Pipeline, ledger_rows, wait_until
+from tests.runner.shards import assert_each_once
 
 IMAGES = 160
 BROKEN = 3
@@ -56,16 +58,6 @@ if __name__ == "__main__":
     main()
 """
 
-# In the order of the runs; those that begin with what the run before has left in its folder kill the recovery too.
-MOMENTS = [
-    "SIGKILL,shards,move_whole,before,2",
-    "SIGKILL,shards,move_whole,after,2",
-    "SIGKILL,PieceFolder,pack,after,1",
-    "SIGKILL,Ledger,append_rows,before,2",
-    "SIGKILL,Ledger,append_rows,after,1",
-    "SIGKILL,PieceFolder,remove,after,1",
-    "SIGKILL,PieceFolder,clear,after,2",
-]
 UNHARMED = ",,,,"
 
 
@@ -106,42 +98,6 @@ class Site:
 @pytest.fixture
 def site(web: Web, tmp_path: Path, valkey_url: str) -> Site:
     return Site(web, tmp_path, valkey_url)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(400)
-def test_a_driver_that_is_killed_at_any_of_its_steps_costs_and_doubles_no_image(site: Site) -> None:
-    """One run after the other dies, each at another step; the last goes on with what they have left."""
-    for moment in MOMENTS:
-        with site.pipeline.start_python(*site.arguments(moment)) as running:
-            ended = running.end()
-        assert ended.code == -signal.SIGKILL, f"{moment}: {ended}"
-        assert_none_twice(site.out)
-    site.complete()
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(400)
-@pytest.mark.parametrize("seed", [1, 2])
-def test_a_run_that_is_killed_at_random_moments_costs_and_doubles_no_image(site: Site, seed: int) -> None:
-    chance = random.Random(seed)
-    killed = 0
-    for _ in range(3):
-        with site.pipeline.start_python(*site.arguments(UNHARMED)) as running:
-            # Files come and go while a run goes on: each number of changes is another moment.
-            seen: set[int] = set()
-            changes = chance.randrange(2, 20)
-
-            def has_changed(running: Running = running, seen: set[int] = seen, changes: int = changes) -> bool:
-                seen.add(hash(frozenset(site.out.rglob("*"))))
-                return len(seen) > changes or not running.is_running()
-
-            wait_until(has_changed, f"{changes} changes", 60)
-            running.send(signal.SIGKILL)
-            killed += running.end().code == -signal.SIGKILL
-            assert_none_twice(site.out)
-    assert killed
-    site.complete()
 
 
 @pytest.mark.slow
