@@ -33,7 +33,9 @@
         │   └── TooManyPixelsError   more pixels than the limit
         ├── EnhanceError         the model failed on it
         ├── StoreError           the result could not be encoded or written
-        └── WorkerLostError      it ended its worker process (memory, a codec's crash)
+        ├── TooHeavyError        it takes more memory than one image may
+        ├── TooSlowError         it takes more time than one image may
+        └── WorkerLostError      it ended the process that handled it (a codec's crash, memory)
 
 A child exists where a caller would do something else about it; `remedy` says what. Every error pickles, since it
 crosses processes: its arguments are positional and all of them reach ``super().__init__``.
@@ -202,10 +204,22 @@ class StoreError(StageError):
     remedy = "Check the destination's free space and permissions, then retry."
 
 
-class WorkerLostError(StageError):
-    """It ended the worker process that handled it, by memory use or by a codec's crash."""
+class TooHeavyError(StageError):
+    """It takes more memory than one image may, as its header tells or as it turned out."""
 
-    remedy = "Likely too large for a worker's memory, or a crash in a codec: take it out, or give workers more memory."
+    remedy = "Scale it down at the source or take it out of the collection; or allow more memory with --image-memory."
+
+
+class TooSlowError(StageError):
+    """It takes more time than one image may, as its header tells or as it turned out."""
+
+    remedy = "Take it out of the collection, or allow more time with --image-timeout."
+
+
+class WorkerLostError(StageError):
+    """It ended the process that handled it, by a codec's crash or by its use of memory."""
+
+    remedy = "A crash in a codec, or too little memory: take it out, or allow more with --image-memory; then report it."
 
 
 def error_named(name: str) -> type[PipelineError] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pipeline.domain.checks import show_value
 from pipeline.domain.item import UNKNOWN_VERSION, Item, ManifestColumns, SourceVersion
 from pipeline.domain.job import OUTPUTS, FetchPolicy, Job, Output, is_job_id
+from pipeline.domain.limits import ImageLimits
 from pipeline.domain.outcome import IMAGE_FIELDS, Failure, Outcome
 from pipeline.domain.progress import FINAL_STATUSES, JobStatus, Progress, Result
 from pipeline.domain.recipe import FITS, FORMATS, MAX_SIDE, Fit, Format, Recipe
@@ -23,6 +24,7 @@ __all__ = [
     "FetchPolicy",
     "Fit",
     "Format",
+    "ImageLimits",
     "Item",
     "Job",
     "JobStatus",

@@ -10,6 +10,7 @@ from typing import Final, Literal, Self, TypeGuard
 
 from pipeline.domain.checks import is_number, require_int_in, require_one_of, require_text, show_value
 from pipeline.domain.item import ManifestColumns
+from pipeline.domain.limits import ImageLimits
 from pipeline.domain.recipe import Recipe
 from pipeline.errors import RecipeError
 
@@ -110,6 +111,8 @@ class Job:
         Whether images are made again that are at the destination already, of the same bytes by the same Recipe.
     deduplicate : bool
         Whether of images with the same bytes only the first is made, for all of them.
+    limits : ImageLimits
+        What one image may take.
     """
 
     id: str
@@ -124,6 +127,7 @@ class Job:
     output: Output = "files"
     force: bool = False
     deduplicate: bool = False
+    limits: ImageLimits = field(default_factory=ImageLimits)
 
     def __post_init__(self) -> None:
         for name in ("collection", "destination", "url_column"):
@@ -153,7 +157,7 @@ class Job:
     def to_json(self) -> str:
         """Write the job as JSON, as its hash in Redis keeps it."""
         values = {name: getattr(self, name) for name in _FIELDS}
-        values |= {"recipe": self.recipe.to_mapping(), "fetch": asdict(self.fetch)}
+        values |= {"recipe": self.recipe.to_mapping(), "fetch": asdict(self.fetch), "limits": asdict(self.limits)}
         return json.dumps(values, sort_keys=True)
 
     @classmethod
@@ -169,7 +173,9 @@ class Job:
             values = json.loads(text)
             recipe = Recipe.from_mapping(values.pop("recipe"))
             fetch = FetchPolicy(**values.pop("fetch"))
-            return cls(**values, recipe=recipe, fetch=fetch)
+            # An earlier release had none.
+            limits = ImageLimits(**values.pop("limits", {}))
+            return cls(**values, recipe=recipe, fetch=fetch, limits=limits)
         except RecipeError:
             raise
         except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from distributed import Client
@@ -75,6 +75,13 @@ class OutcomeBuffer:
             log.warning("%s; the run goes on, and it is tried again", error)
         else:
             self._rows, self._failing_since_s = [], None
+
+    def keep_suspects(self, keys: Collection[str]) -> None:
+        """Keep at once which images have lost their worker."""
+        try:
+            self._ledger.save_suspects(keys)
+        except LedgerError as error:
+            log.warning("%s; the run goes on", error)
 
     def close(self) -> None:
         """Remove what only a run that goes on needs; everything has been flushed."""

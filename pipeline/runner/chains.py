@@ -12,12 +12,12 @@ from pipeline.domain import Job, Outcome, Stage
 from pipeline.errors import ClusterError, WorkerLostError
 from pipeline.runner.core import Batch
 from pipeline.runner.events import Step, TaskEnded
-from pipeline.runner.tasks import TASKS, task_key, tell_contents
+from pipeline.runner.tasks import TASKS, sandbox_batch, task_key, tell_contents
 
 # What is begun is finished first: results show early, and few decoded images wait. (Dask would take tasks that were
 # submitted within a tenth of a second in the order in which they become ready, stage by stage.) A fetch leaves its
 # thread at once, so it goes before all computing: that is what keeps the fetches ahead.
-PRIORITY: Final[Mapping[Step, int]] = {"fetch": 10, "digest": 10, "resize": 0, "enhance": 1, "store": 2}
+PRIORITY: Final[Mapping[Step, int]] = {"fetch": 10, "digest": 10, "resize": 0, "enhance": 1, "store": 2, "sandbox": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,14 @@ class Heard:
     losses: list[Loss] = field(default_factory=list)
 
 
+@dataclass(slots=True)
+class _Chain:
+    """A batch, and its tasks that have not been heard of."""
+
+    batch: Batch
+    futures: dict[Step, Future] = field(default_factory=dict)
+
+
 class Chains:
     """The tasks of one run.
 
@@ -78,11 +86,11 @@ class Chains:
         self._run_id = run_id
         self._enhance_resources = enhance_resources
         self._tell = tell
-        self._futures: dict[int, dict[Step, Future]] = {}
+        self._chains: dict[int, _Chain] = {}
 
     def submit(self, batch: Batch) -> None:
         """Submit the tasks of a batch; if duplicates are to be found first, only those up to where they are."""
-        self._futures[batch.number] = {}
+        self._chains[batch.number] = _Chain(batch)
         fetched = self._submit(batch.number, "fetch", TASKS["fetch"], self._job.id, batch.items)
         if self._job.deduplicate:
             self._submit(batch.number, "digest", tell_contents, fetched)
@@ -91,8 +99,8 @@ class Chains:
 
     def go_on(self, number: int, original_by_key: Mapping[str, str]) -> None:
         """Submit the other tasks of a batch, which are to leave out the duplicates of certain images."""
-        if number in self._futures:
-            self._submit_rest(number, self._futures[number].pop("fetch"), original_by_key)
+        if number in self._chains:
+            self._submit_rest(number, self._chains[number].futures.pop("fetch"), original_by_key)
 
     def hear(self, events: Sequence[TaskEnded]) -> Heard:
         """Find out what tasks that have ended have come to."""
@@ -100,47 +108,50 @@ class Chains:
         wanted: dict[tuple[int, Step], Future] = {}
         for event in events:
             number, step, future = event.batch_number, event.step, event.future
-            if number not in self._futures:
+            if number not in self._chains:
                 continue
-            if future.status == "finished" and step in {"store", "digest"}:
-                wanted[number, step] = future
+            if step == "store" or step == "digest" or step == "sandbox":
+                if future.status == "finished":
+                    wanted[number, step] = future
+                else:
+                    heard.losses.append(self._lose(number))
             elif future.status == "finished":
-                assert step != "digest"
                 heard.left.append((number, step))
                 # Dask keeps the result as long as a later task needs it; we need it no more.
                 if step != "fetch" or not self._job.deduplicate:
-                    del self._futures[number][step]
-            elif step in {"store", "digest"}:
-                heard.losses.append(self._lose(number))
+                    del self._chains[number].futures[step]
         # Even of nothing, a gathering waits for the loop's next turn.
         for (number, step), result in self._client.gather(wanted, errors="skip").items() if wanted else ():
             if result is None:
                 heard.losses.append(self._lose(number))
             elif step == "digest":
-                del self._futures[number]["digest"]
+                del self._chains[number].futures["digest"]
                 heard.contents[number] = result
             else:
-                del self._futures[number]
+                del self._chains[number]
                 heard.outcomes[number] = result
         return heard
 
     def drop(self) -> None:
         """Give up what is in flight."""
-        self._futures.clear()
+        self._chains.clear()
 
     def _submit_rest(self, number: int, fetched: Future, original_by_key: Mapping[str, str]) -> None:
+        if self._chains[number].batch.is_suspect:
+            self._submit(number, "sandbox", sandbox_batch, self._job.id, fetched, original_by_key)
+            return
         upstream = fetched
         for stage in self._job.recipe.stages[1:]:
             extra = (original_by_key,) if stage == "resize" else ()
             upstream = self._submit(number, stage, TASKS[stage], self._job.id, upstream, *extra)
 
     def _submit(self, number: int, step: Step, task: Callable[..., Any], *args: Any) -> Future:
-        future = self._futures[number][step] = self._client.submit(
+        future = self._chains[number].futures[step] = self._client.submit(
             task,
             *args,
             key=task_key(step, self._job.id, self._run_id, number),
             priority=PRIORITY[step],
-            resources=dict(self._enhance_resources) if step == "enhance" else None,
+            resources=dict(self._enhance_resources) if step in {"enhance", "sandbox"} else None,
             pure=False,
         )
         future.add_done_callback(lambda done: self._hear_end(number, step, done))
@@ -148,16 +159,16 @@ class Chains:
 
     def _hear_end(self, number: int, step: Step, future: Future) -> None:
         # What was given up ends too: nobody would take it out of the queue, and a worker would keep its result.
-        if number in self._futures:
+        if number in self._chains:
             self._tell(TaskEnded(number, step, future))
 
     def _lose(self, number: int) -> Loss:
-        futures = self._futures.pop(number)
+        futures = self._chains.pop(number).futures
         if self._client.status != "running":
             raise ClusterError("the Dask scheduler is gone; what was stored is in the ledger: the job can be resumed")
         # Of a chain whose worker died, the stage that it died of and all later ones have failed.
         step = next((step for step, future in futures.items() if future.status == "error"), next(iter(futures)))
-        stage: Stage = "fetch" if step == "digest" else step
+        stage: Stage = "fetch" if step == "digest" else "resize" if step == "sandbox" else step
         error = futures[step].exception() if futures[step].status == "error" else None
         if error is None:
             error = WorkerLostError("the cluster gave its tasks up")

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from pipeline.domain import Failure, Item, JobStatus, Outcome, Progress, Result, Stage
 from pipeline.urls import redact
 
-# How often an image that is alone in the cluster may lose its worker before it is blamed for it.
-MAX_LOSSES_ALONE: Final = 2
+# Items that have lost their worker are made in a sandbox, which tells of which one it dies. A worker may be lost even
+# then, for reasons of its own: after so many times, an Item is alone in its batch, and after so many it is blamed.
+SUSPECTS_IN_BATCH: Final = 4
+LOSSES_IN_COMPANY: Final = 2
+MAX_LOSSES_IN_SANDBOX: Final = 5
 
 # The tasks of a batch cost driver and scheduler some thirty milliseconds in all: little beside half a second of work.
 BATCH_WORK_S: Final = 0.5
@@ -33,10 +36,11 @@ SPEED_WINDOW_S: Final = 10.0
 
 @dataclass(slots=True)
 class Batch:
-    """Items that one chain of tasks handles together."""
+    """Items that one chain of tasks handles together; in a sandbox, if they have lost their worker before."""
 
     number: int
     items: Sequence[Item]
+    is_suspect: bool = False
     stages_done: list[Stage] = field(default_factory=list)
 
 
@@ -53,9 +57,18 @@ class RunCore:
         The job as earlier runs left it: its counts go on from there.
     started_at_s : float
         The time at which this run begins, in seconds of any clock; later times are of the same clock.
+    suspect_keys : collection of str
+        Of Items that have lost their worker in an earlier run.
     """
 
-    def __init__(self, stages: Sequence[Stage], threads: int, before: Progress, started_at_s: float) -> None:
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        threads: int,
+        before: Progress,
+        started_at_s: float,
+        suspect_keys: Collection[str] = (),
+    ) -> None:
         self.threads = threads
         self.is_cancelled = False
         self.is_exhausted = False
@@ -66,7 +79,9 @@ class RunCore:
         self._before = before
         self._in_flight: dict[int, Batch] = {}
         self._suspects: deque[Item] = deque()
-        self._losses_alone: Counter[str] = Counter()
+        # Of what has lost its worker in any run of the job, which no other worker is to be lost to.
+        self.suspect_keys = set(suspect_keys)
+        self._losses_in_sandbox: Counter[str] = Counter()
         self._next_number = 0
         self._status = Counter({"stored": before.stored, "skipped": before.skipped, "failed": before.failed})
         self._done_by_stage = Counter(dict.fromkeys(self._stages, before.done))
@@ -115,8 +130,13 @@ class RunCore:
     @property
     def wants_items(self) -> bool:
         """Whether the driver is to read the next Items of the collection and start them."""
-        is_open = not (self.is_cancelled or self.is_exhausted or self._suspects)
-        return is_open and len(self._in_flight) < BATCHES_PER_THREAD * self.threads
+        # Where workers die faster than they work, what waits for a sandbox is not to become the whole collection.
+        is_open = len(self._suspects) < MAX_BATCH * self._window
+        return is_open and not (self.is_cancelled or self.is_exhausted) and len(self._in_flight) < self._window
+
+    @property
+    def _window(self) -> int:
+        return BATCHES_PER_THREAD * self.threads
 
     @property
     def next_batch_size(self) -> int:
@@ -130,18 +150,34 @@ class RunCore:
         left = math.inf if self.total is None else self.total - self.done - self.pending
         return max(1, round(min(MAX_BATCH, growing, affordable, left / (2 * self.threads))))
 
-    def start(self, items: Sequence[Item]) -> Batch:
-        """Begin a batch: the driver is to submit it."""
-        batch = Batch(self._next_number, items)
+    def start(self, items: Sequence[Item]) -> Batch | None:
+        """Begin a batch, which the driver is to submit; None if all of its Items wait for the sandbox."""
+        self._suspects.extend(item for item in items if item.key in self.suspect_keys)
+        unsuspected = [item for item in items if item.key not in self.suspect_keys]
+        return self._begin(unsuspected, is_suspect=False) if unsuspected else None
+
+    def start_suspects(self) -> Batch | None:
+        """Begin a batch of Items that have lost their worker; None if there are none, or no more are to begin now.
+
+        There is one for each thread at most, so that few are lost with a worker that is lost for another reason.
+        """
+        n_running = sum(batch.is_suspect for batch in self._in_flight.values())
+        if self.is_cancelled or n_running >= self.threads or len(self._in_flight) >= self._window:
+            return None
+        items: list[Item] = []
+        while self._suspects and len(items) < SUSPECTS_IN_BATCH:
+            is_alone = self._losses_in_sandbox[self._suspects[0].key] >= LOSSES_IN_COMPANY
+            if not (is_alone and items):
+                items.append(self._suspects.popleft())
+            if is_alone:
+                break
+        return self._begin(items, is_suspect=True) if items else None
+
+    def _begin(self, items: Sequence[Item], *, is_suspect: bool) -> Batch:
+        batch = Batch(self._next_number, items, is_suspect)
         self._next_number += 1
         self._in_flight[batch.number] = batch
         return batch
-
-    def next_suspect(self) -> Batch | None:
-        """Begin a batch of one Item whose batch lost its worker, once nothing else runs: its end is then its own."""
-        if self._in_flight or not self._suspects or self.is_cancelled:
-            return None
-        return self.start([self._suspects.popleft()])
 
     def finish_stage(self, number: int, stage: Stage) -> None:
         """Note that a batch has left a stage."""
@@ -152,6 +188,10 @@ class RunCore:
     def finish_batch(self, number: int, outcomes: Sequence[Outcome]) -> None:
         """Note what became of a batch, and of Items that have waited for it."""
         batch = self._in_flight.pop(number)
+        if batch.is_suspect:
+            # Those that are to blame stay suspect: they may be tried again.
+            failed = {outcome.item.key for outcome in outcomes if outcome.failure}
+            self.suspect_keys -= {item.key for item in batch.items} - failed
         for stage in self._stages:
             if stage not in batch.stages_done:
                 self._done_by_stage[stage] += len(batch.items)
@@ -194,15 +234,15 @@ class RunCore:
         Returns
         -------
         Outcome or None
-            The failed Outcome of an Item that was alone and has been lost often enough to be blamed, with which the
-            batch is to be finished; None while its Items are to be tried again, one by one.
+            The failed Outcome of an Item that was alone in a sandbox and has been lost often enough to be blamed, with
+            which the batch is to be finished; None while its Items are to be tried again, in a sandbox.
         """
         batch = self._in_flight[number]
-        is_alone = len(batch.items) == 1 and len(self._in_flight) == 1
-        if is_alone:
+        self.suspect_keys.update(item.key for item in batch.items)
+        if batch.is_suspect:
+            self._losses_in_sandbox.update(item.key for item in batch.items)
             item = batch.items[0]
-            self._losses_alone[item.key] += 1
-            if self._losses_alone[item.key] >= MAX_LOSSES_ALONE:
+            if len(batch.items) == 1 and self._losses_in_sandbox[item.key] >= MAX_LOSSES_IN_SANDBOX:
                 failure = Failure.from_error(stage, error, subject=redact(item.url))
                 return Outcome(item, "failed", failure=failure, finished_at=ended_at)
         del self._in_flight[number]

@@ -203,7 +203,7 @@ class Driver:
         earlier.read()
         before = self._ledger.tally(self._before, seen, contents)
         self._is_fresh = not before.done
-        core = RunCore(self.job.recipe.stages, 1, before, time.monotonic())
+        core = RunCore(self.job.recipe.stages, 1, before, time.monotonic(), self._ledger.suspects())
         items = (item for item in found if seen.add(item.key))
         head = list(itertools.islice(items, PEEK_ITEMS))
         if len(head) < PEEK_ITEMS:

@@ -10,8 +10,8 @@ from distributed import Future
 
 from pipeline.domain import Stage
 
-# What a task does: a stage, or find out what was fetched.
-Step = Stage | Literal["digest"]
+# What a task does: a stage; or find out what was fetched; or all after that, in the sandbox.
+Step = Stage | Literal["digest", "sandbox"]
 
 
 @dataclass(frozen=True, slots=True)

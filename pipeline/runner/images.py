@@ -7,21 +7,21 @@ import functools
 import hashlib
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Final, Self
 
 from pipeline.catalogue import EnhancementModel, ModelCard, load_model, on_this_machine
 from pipeline.domain import UNKNOWN_VERSION, Failure, Item, Job, Outcome, SourceVersion, Stage
-from pipeline.errors import RowError
+from pipeline.errors import RowError, TooHeavyError
 from pipeline.stages.enhance import enhance_image
 from pipeline.stages.fetch import Fetched, Fetcher, Unfetched
 from pipeline.stages.lender import Lender
 from pipeline.stages.picture import Picture
 from pipeline.stages.promise import parse_hash, require_hash
 from pipeline.stages.resize import resize_image
-from pipeline.stages.store import Ready, Stored, prepare_image, put_image, store_image
+from pipeline.stages.store import Ready, Stored, prepare_image, put_image, write_image
 from pipeline.urls import OBJECT_STORES, redact, scheme_of
 
 # A backend's first import and its compiling are not for two threads at once.
@@ -81,6 +81,8 @@ class Trial:
         self.seconds = time.perf_counter() - self._started
         if not isinstance(error, Exception):
             return False
+        if isinstance(error, MemoryError):
+            error = TooHeavyError("there is not enough memory for it")
         self.failure = Failure.from_error(self.stage, error, subject=redact(self._item.url))
         return True
 
@@ -190,7 +192,7 @@ class Equipment:
         with Trial("resize", carried.item) as trial:
             assert isinstance(carried.payload, bytes)
             scale = self.card.scale if self.card else 1
-            picture = resize_image(carried.payload, self.job.recipe, model_scale=scale)
+            picture = resize_image(carried.payload, self.job.recipe, model_scale=scale, limits=self.job.limits)
         return trial.conclude(carried, picture)
 
     def enhance(self, carried: Carried) -> Carried:
@@ -202,32 +204,44 @@ class Equipment:
             picture = enhance_image(carried.payload, self.model, self.job.recipe.strength)
         return trial.conclude(carried, picture)
 
-    def store(self, carried: Carried) -> Carried:
-        """Encode the image and write it to the destination."""
-        stored = None
-        with Trial("store", carried.item) as trial:
-            assert isinstance(carried.payload, Picture)
-            stored = store_image(
-                carried.payload, carried.item.key, self.job.destination, self.job.recipe, self.storage_options
-            )
-        return trial.conclude(carried, stored)
-
-    @property
-    def puts_together(self) -> bool:
-        """Whether the images of a batch are encoded first and then put together, since a store takes its time."""
-        return self.job.output == "files" and scheme_of(self.job.destination) in OBJECT_STORES
-
-    def store_batch(self, batch: Sequence[Carried]) -> list[Outcome]:
-        """Encode and write the images of a batch; say what became of every Item."""
-        return [self.conclude(carried if carried.is_over else self.store(carried)) for carried in batch]
-
     def encode(self, carried: Carried) -> Carried:
-        """Encode the image, for `put`."""
+        """Encode the image, for `write` or `put`."""
         ready = None
         with Trial("store", carried.item) as trial:
             assert isinstance(carried.payload, Picture)
             ready = prepare_image(carried.payload, carried.item.key, self.job.destination, self.job.recipe)
         return trial.conclude(carried, ready)
+
+    def write(self, carried: Carried) -> Carried:
+        """Write the encoded image to the destination."""
+        stored = None
+        with Trial("store", carried.item) as trial:
+            assert isinstance(carried.payload, Ready)
+            stored = write_image(carried.payload, self.job.destination, self.storage_options)
+        return trial.conclude(carried, stored)
+
+    def write_batch(self, batch: Sequence[Carried]) -> list[Outcome]:
+        """Write the encoded images of a batch; say what became of every Item."""
+        return [self.conclude(carried if carried.is_over else self.write(carried)) for carried in batch]
+
+    @property
+    def puts_together(self) -> bool:
+        """Whether the images of a batch are put at once, off the worker's threads, since a store takes its time."""
+        return self.job.output == "files" and scheme_of(self.job.destination) in OBJECT_STORES
+
+    @property
+    def computing_steps(self) -> Sequence[tuple[Stage, Callable[[Carried], Carried]]]:
+        """What is to be done with the bytes of an image before it is written, with the stages that the Recipe has."""
+        step_by_stage = {"resize": self.resize, "enhance": self.enhance, "store": self.encode}
+        return [(stage, step_by_stage[stage]) for stage in self.job.recipe.stages if stage != "fetch"]
+
+    def timeout_s(self, stage: Stage) -> float:
+        """Return the seconds that one image may take in a stage; in ``store``, to be encoded."""
+        timeout_s = self.job.limits.timeout_s
+        if stage != "enhance":
+            return timeout_s
+        recipe = self.job.recipe
+        return timeout_s * max(1.0, recipe.max_width * recipe.max_height / 1e6)
 
     async def put(self, carried: Carried) -> Carried:
         """Put the encoded image into the object store that the destination is."""
@@ -247,10 +261,9 @@ class Equipment:
 
     def finish(self, fetched: Carried) -> Outcome:
         """Take one fetched image through the other stages, here and now."""
-        steps = {"resize": self.resize, "enhance": self.enhance, "store": self.store}
         carried = fetched
-        for stage in self.job.recipe.stages[1:]:
-            carried = carried if carried.is_over else steps[stage](carried)
+        for step in (*(step for _, step in self.computing_steps), self.write):
+            carried = carried if carried.is_over else step(carried)
         return self.conclude(carried)
 
     def conclude(self, carried: Carried) -> Outcome:

@@ -6,6 +6,7 @@ One driver appends parts; a part is whole or absent. It alone decides what a res
 from __future__ import annotations
 
 import contextlib
+import json
 import posixpath
 import uuid
 from collections import Counter
@@ -54,6 +55,8 @@ SCHEMA: Final = pa.schema(
 )
 
 _NAMES: Final = frozenset(SCHEMA.names)
+
+_SUSPECTS: Final = "suspects.json"
 
 # What `Contents` remembers.
 _MADE_OF: Final = ("source_sha256", "key", *IMAGE_FIELDS)
@@ -230,6 +233,19 @@ class Ledger:
         path = posixpath.join(self._path, f"_{name}")
         self._put(path, text.encode())
         return str(self._fs.unstrip_protocol(path)) if "://" in self.folder else path
+
+    def save_suspects(self, keys: Collection[str]) -> None:
+        """Keep the keys of images that have lost their worker: no other is to be lost to them."""
+        self.save(_SUSPECTS, json.dumps(sorted(keys)))
+
+    def suspects(self) -> frozenset[str]:
+        """Return the keys of images that have lost their worker in this or an earlier run."""
+        path = posixpath.join(self._path, f"_{_SUSPECTS}")
+        with storage_errors(LedgerError, f"cannot read {path!r}"):
+            try:
+                return frozenset(json.loads(self._fs.cat_file(path)))
+            except FileNotFoundError:
+                return frozenset()
 
     def check_writable(self) -> None:
         """Write a file beside the parts and remove it."""

@@ -18,7 +18,7 @@ from pipeline.domain import Item, Progress
 from pipeline.errors import ClusterError, LeaseLostError
 from pipeline.runner.books import Books
 from pipeline.runner.buffer import OutcomeBuffer
-from pipeline.runner.chains import Chains
+from pipeline.runner.chains import Chains, Loss
 from pipeline.runner.cluster import count_threads
 from pipeline.runner.contents import Contents
 from pipeline.runner.core import RunCore
@@ -144,12 +144,16 @@ class WorkLoop:
     def _feed(self, chains: Chains) -> bool:
         """Start batches; return whether there is more of the collection to look at, at once."""
         core = self.core
-        if suspect := core.next_suspect():
-            chains.submit(suspect)
+        while suspects := core.start_suspects():
+            chains.submit(suspects)
         while core.wants_items:
-            if not self._take(core.next_batch_size, lambda items: chains.submit(core.start(items))):
+            if not self._take(core.next_batch_size, lambda items: self._begin(chains, items)):
                 return core.wants_items
         return False
+
+    def _begin(self, chains: Chains, items: list[Item]) -> None:
+        if batch := self.core.start(items):
+            chains.submit(batch)
 
     def _take(self, n_items: int, begin: Callable[[list[Item]], None]) -> bool:
         """Take some Items in, and begin those that are to be worked on; return whether there were any."""
@@ -172,9 +176,15 @@ class WorkLoop:
             chains.go_on(number, self._contents.find_duplicates(sha256_by_key))
         for number, outcomes in heard.outcomes.items():
             self._books.finish_batch(number, outcomes)
-        for loss in heard.losses:
+        if heard.losses:
+            self._note_losses(heard.losses)
+
+    def _note_losses(self, losses: Sequence[Loss]) -> None:
+        for loss in losses:
             if blamed := self.core.lose_batch(loss.number, loss.stage, loss.error, time.time()):
                 self._books.finish_batch(loss.number, [blamed])
+        # Should this process die too, the next one is to know what may have killed the worker.
+        self._buffer.keep_suspects(self.core.suspect_keys)
 
     def _heed(self, events: Sequence[Event]) -> list[TaskEnded]:
         """Act on what has happened to the run as a whole; return the rest."""

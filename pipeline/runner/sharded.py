@@ -17,7 +17,7 @@ from pipeline.stages.codec import encode_image
 from pipeline.stages.lender import Lender
 from pipeline.stages.picture import Picture
 from pipeline.stages.sample import make_sample, member_stem, member_url
-from pipeline.stages.store import check_key, describe_stored
+from pipeline.stages.store import Ready, check_key, describe_stored
 from pipeline.urls import redact
 
 # What a shard tells of an image, of what every ledger has; it tells the manifest's further columns too.
@@ -41,11 +41,23 @@ class ShardEquipment(Equipment):
         super().__init__(job, card, storage_options, threads, lender)
         self.folder = PieceFolder(job, storage_options)
 
-    def store_batch(self, batch: Sequence[Carried]) -> list[Outcome]:
-        """Encode the images of a batch and write them together: all that could be encoded, or none."""
-        image_by_key: dict[str, bytes] = {}
-        encoded = [carried if carried.is_over else self._encode(carried, image_by_key) for carried in batch]
-        outcomes = [self.conclude(carried) for carried in encoded]
+    def encode(self, carried: Carried) -> Carried:
+        """Encode the image, for `write_batch`."""
+        key, ready = carried.item.key, None
+        with Trial("store", carried.item) as trial:
+            assert isinstance(carried.payload, Picture)
+            check_key(key, self.job.destination)
+            encoded = encode_image(carried.payload, self.job.recipe)
+            ready = Ready(encoded.data, describe_stored(carried.payload, encoded, member_stem(key) + encoded.suffix))
+        return trial.conclude(carried, ready)
+
+    def write_batch(self, batch: Sequence[Carried]) -> list[Outcome]:
+        """Write the encoded images of a batch together: all, or none."""
+        image_by_key = {each.item.key: each.payload.data for each in batch if isinstance(each.payload, Ready)}
+        described = [
+            replace(each, payload=each.payload.described) if isinstance(each.payload, Ready) else each for each in batch
+        ]
+        outcomes = [self.conclude(carried) for carried in described]
         rows = [outcome_row(each, self.job.recipe.fingerprint) for each in outcomes if each.status == "stored"]
         if not rows:
             return outcomes
@@ -53,18 +65,8 @@ class ShardEquipment(Equipment):
         try:
             piece = self.folder.write(samples, rows)
         except StoreError as error:
-            return [self.conclude(_fail(carried, error)) for carried in encoded]
+            return [self.conclude(_fail(carried, error)) for carried in described]
         return [replace(each, output=each.output and member_url(each.output, piece.name)) for each in outcomes]
-
-    def _encode(self, carried: Carried, image_by_key: dict[str, bytes]) -> Carried:
-        key, stored = carried.item.key, None
-        with Trial("store", carried.item) as trial:
-            assert isinstance(carried.payload, Picture)
-            check_key(key, self.job.destination)
-            encoded = encode_image(carried.payload, self.job.recipe)
-            image_by_key[key] = encoded.data
-            stored = describe_stored(carried.payload, encoded, member_stem(key) + encoded.suffix)
-        return trial.conclude(carried, stored)
 
     def _sample(self, row: Mapping[str, Any], image: bytes) -> bytes:
         # Others are to get the shard: not what is secret in a URL.

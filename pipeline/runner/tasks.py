@@ -23,10 +23,16 @@ from pipeline.errors import ClusterError, ModelError, PipelineError
 from pipeline.runner.cluster_settings import has_resources
 from pipeline.runner.images import Carried, Equipment, shared_model
 from pipeline.runner.pieces import Piece
+from pipeline.runner.sandbox import Sandbox
 from pipeline.runner.sharded import ShardEquipment
 from pipeline.runner.shared_slots import SharedSlots
+from pipeline.runner.watch import StepWatch
+from pipeline.stages.codec import let_pillow_open
 from pipeline.stages.lender import HostLimit
 from pipeline.version import __version__
+
+# Of all jobs of a worker's process.
+_WATCH: Final = StepWatch()
 
 
 class EquipWorker(WorkerPlugin):  # type: ignore[misc]  # Dask ships no types
@@ -53,6 +59,7 @@ class EquipWorker(WorkerPlugin):  # type: ignore[misc]  # Dask ships no types
         # Another version of the package may not even be able to read this: the versions are compared first.
         self._pickled = pickle.dumps((job, card, storage_options, equipment_type))
         self.equipment: Equipment | None = None
+        self.sandbox: Sandbox | None = None
 
     async def setup(self, worker: Worker) -> None:
         """Load the model and open the session, before the worker's first task.
@@ -77,6 +84,8 @@ class EquipWorker(WorkerPlugin):  # type: ignore[misc]  # Dask ships no types
             threads = worker.state.nthreads if enhances else 0
             slots = SharedSlots(worker, HostLimit.of(job.fetch), n_workers)
             made: Equipment = equipment_type(job, card, storage_options, threads, slots)
+            self.sandbox = Sandbox(made, (equipment_type, job, card, storage_options, threads))
+            let_pillow_open(job.limits.max_pixels)
         except ModelError as error:
             # The driver has tried it before: this worker differs.
             raise ClusterError(f"worker {worker.address} cannot use the model: {error}") from error
@@ -84,6 +93,8 @@ class EquipWorker(WorkerPlugin):  # type: ignore[misc]  # Dask ships no types
 
     async def teardown(self, worker: Worker) -> None:
         """Close the session; of a run that was cancelled while this worker was still loading, there is none yet."""
+        if self.sandbox:
+            await asyncio.to_thread(self.sandbox.close)
         if not self.equipment:
             return
         # The session lives on the loop that the fetches ran on.
@@ -125,20 +136,30 @@ def tell_contents(batch: Sequence[Carried]) -> dict[str, str]:
 def resize_batch(job_id: str, batch: Sequence[Carried], original_by_key: Mapping[str, str]) -> list[Carried]:
     """Decode and scale the images of a batch, but for those that others are made for, see `Job.deduplicate`."""
     left = [_leave_to(original_by_key.get(carried.item.key, ""), carried) for carried in batch]
-    return _advance(_equipment(job_id).resize, left)
+    return _compute(job_id, "resize", left)
 
 
 def enhance_batch(job_id: str, batch: Sequence[Carried]) -> list[Carried]:
     """Run the model on the images of a batch."""
-    return _advance(_equipment(job_id).enhance, batch)
+    return _compute(job_id, "enhance", batch)
 
 
 def store_batch(job_id: str, batch: Sequence[Carried]) -> list[Outcome]:
     """Encode and write the images of a batch; say what became of every Item."""
-    equipment = _equipment(job_id)
+    return _write(_equipment(job_id), _compute(job_id, "store", batch))
+
+
+def sandbox_batch(job_id: str, batch: Sequence[Carried], original_by_key: Mapping[str, str]) -> list[Outcome]:
+    """Do what the stages after ``fetch`` do, but where an image can do no harm: its batch lost a worker."""
+    plugin = _plugin(job_id)
+    assert plugin.sandbox is not None
+    left = [_leave_to(original_by_key.get(carried.item.key, ""), carried) for carried in batch]
+    return _write(_equipment(job_id), _advance(plugin.sandbox.make, left))
+
+
+def _write(equipment: Equipment, encoded: Sequence[Carried]) -> list[Outcome]:
     if not equipment.puts_together:
-        return equipment.store_batch(batch)
-    encoded = _advance(equipment.encode, batch)
+        return equipment.write_batch(encoded)
     # The core goes on with other batches, however long the store takes to answer.
     secede()
     return asyncio.run_coroutine_threadsafe(equipment.put_batch(encoded), get_loop()).result()
@@ -160,25 +181,43 @@ TASKS: Final[Mapping[Stage, Callable[..., Any]]] = {
 }
 
 
-def task_key(stage: Stage | Literal["digest", "pack"], job_id: str, run: str, number: int) -> tuple[str, str, int]:
+def task_key(
+    step: Stage | Literal["digest", "pack", "sandbox"], job_id: str, run: str, number: int
+) -> tuple[str, str, int]:
     """Name a batch's task so that Dask groups it by stage and by job.
 
     Dask takes the words up to the first with a digit as the prefix, so an id that begins with a letter gets a 0.
     """
     group = job_id if job_id[0].isdigit() else f"0-{job_id}"
-    return (f"{stage}-{group}", run, number)
+    return (f"{step}-{group}", run, number)
 
 
 def _advance(step: Callable[[Carried], Carried], batch: Sequence[Carried]) -> list[Carried]:
     return [carried if carried.is_over else step(carried) for carried in batch]
 
 
+def _compute(job_id: str, stage: Stage, batch: Sequence[Carried]) -> list[Carried]:
+    equipment = _equipment(job_id)
+    step = dict(equipment.computing_steps)[stage]
+
+    def watched(carried: Carried) -> Carried:
+        with _WATCH.step(equipment.timeout_s(stage)):
+            return step(carried)
+
+    return _advance(watched, batch)
+
+
 def _leave_to(original: str, carried: Carried) -> Carried:
     return replace(carried, payload=None, duplicate_of=original) if original and not carried.is_over else carried
 
 
-def _equipment(job_id: str) -> Equipment:
+def _plugin(job_id: str) -> EquipWorker:
     plugin: EquipWorker = get_worker().plugins[_plugin_name(job_id)]
+    return plugin
+
+
+def _equipment(job_id: str) -> Equipment:
+    plugin = _plugin(job_id)
     if plugin.equipment is None:
         # It has joined in mid-run and cannot do the work: others have to, until the driver sends it away.
         raise Reschedule

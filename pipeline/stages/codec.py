@@ -15,11 +15,19 @@ from typing import Any, Final
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from pipeline.domain import Format, Recipe
-from pipeline.errors import DecodeError, NotAnImageError, StoreError, TooManyPixelsError, TruncatedError
+from pipeline.domain import Format, ImageLimits, Recipe
+from pipeline.errors import (
+    DecodeError,
+    NotAnImageError,
+    StoreError,
+    TooHeavyError,
+    TooManyPixelsError,
+    TruncatedError,
+)
 from pipeline.stages.picture import Picture
+from pipeline.stages.weight import icon_pixels
 
-MAX_PIXELS: Final = 100_000_000
+_USUAL: Final = ImageLimits()
 
 # What collections of photographs and graphics hold. Formats that start another program (EPS), or that hardly
 # anybody uses, are left out: each is a parser that meets untrusted bytes. TGA is last: it has no signature.
@@ -69,7 +77,7 @@ class Encoded:
     suffix: str
 
 
-def open_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_image(data: bytes, *, max_pixels: int = _USUAL.max_pixels) -> Image.Image:
     """Read an image's header; its pixels are not decoded yet.
 
     Parameters
@@ -95,6 +103,8 @@ def open_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     DecodeError
         If it is a variant of the format that cannot be read.
     """
+    if (inside := icon_pixels(data)) > max_pixels:
+        raise _too_many_pixels(inside, max_pixels)
     try:
         with translated_errors(DecodeError, max_pixels):
             image = Image.open(io.BytesIO(data), formats=READABLE)
@@ -105,6 +115,12 @@ def open_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     if image.width * image.height > max_pixels:
         raise _too_many_pixels(image.width * image.height, max_pixels)
     return image
+
+
+def let_pillow_open(max_pixels: int) -> None:
+    """Have Pillow open images of so many pixels, in this process: it refuses what is above twice a bound of its own."""
+    if Image.MAX_IMAGE_PIXELS is not None:
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
 
 
 @contextmanager
@@ -120,6 +136,8 @@ def translated_errors(kind: type[DecodeError], max_pixels: int) -> Iterator[None
         raise _too_many_pixels(int(pixels[0]) if pixels else 0, max_pixels) from error
     except NotImplementedError as error:
         raise DecodeError(f"cannot decode: {error}") from error
+    except MemoryError as error:
+        raise TooHeavyError("cannot decode: there is not enough memory for it") from error
     except CODEC_ERRORS as error:
         reason = str(error) or type(error).__name__
         raise (TruncatedError if "truncated" in reason.lower() else kind)(f"cannot decode: {reason}") from error

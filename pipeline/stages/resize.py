@@ -9,11 +9,10 @@ from typing import Final
 from cykooz_resizer import CropBox, FilterType, ResizeAlg, ResizeOptions, Resizer
 from PIL import ExifTags, Image
 
-from pipeline.domain import Recipe
+from pipeline.domain import ImageLimits, Recipe
 from pipeline.errors import TruncatedError
 from pipeline.stages.codec import (
     CODEC_ERRORS,
-    MAX_PIXELS,
     copyright_block,
     flatten_alpha,
     open_image,
@@ -21,10 +20,12 @@ from pipeline.stages.codec import (
 )
 from pipeline.stages.colour import note_sample_bits, to_scalable, to_srgb
 from pipeline.stages.picture import Picture, Placement
+from pipeline.stages.weight import require_light
 
 Size = tuple[int, int]
 Box = tuple[float, float, float, float]
 
+_USUAL: Final = ImageLimits()
 _LANCZOS: Final = ResizeAlg.convolution(FilterType.lanczos3)
 _SCALED_WHILE_DECODED: Final = frozenset({"JPEG", "MPO"})
 _TURN_BY_ORIENTATION: Final = {
@@ -89,7 +90,7 @@ def plan_geometry(size: Size, recipe: Recipe, growth: int = 1) -> Geometry:
     return Geometry(crop, scaled, canvas, ((canvas[0] - scaled[0]) // 2, (canvas[1] - scaled[1]) // 2))
 
 
-def resize_image(data: bytes, recipe: Recipe, *, model_scale: int = 1, max_pixels: int = MAX_PIXELS) -> Picture:
+def resize_image(data: bytes, recipe: Recipe, *, model_scale: int = 1, limits: ImageLimits = _USUAL) -> Picture:
     """Decode an image file, convert it to sRGB, scale it (Lanczos) and turn it upright.
 
     For a model that enlarges, an image that is to grow keeps its size, and has a `Placement`.
@@ -104,18 +105,19 @@ def resize_image(data: bytes, recipe: Recipe, *, model_scale: int = 1, max_pixel
     recipe : Recipe
     model_scale : int
         The enhancement model's, which may make an image that many times larger, a side.
-    max_pixels : int
-        The most pixels (width times height) that the image may have; it is checked before any is decoded.
+    limits : ImageLimits
+        What it may take, which is checked before anything is decoded.
 
     Raises
     ------
     DecodeError
         Or one of its children, if the bytes are no usable image.
     """
-    image = open_image(data, max_pixels=max_pixels)
+    image = open_image(data, max_pixels=limits.max_pixels)
+    require_light(image, _result_pixels(image.size, recipe, model_scale), limits)
     source_format = image.format or ""
     note_sample_bits(image)
-    with translated_errors(TruncatedError, max_pixels):
+    with translated_errors(TruncatedError, limits.max_pixels):
         if source_format not in _SCALED_WHILE_DECODED:
             image.load()  # Only then is the orientation known: PNG may have it last, TIFF is turned by Pillow.
         orientation = _read_orientation(image)
@@ -131,6 +133,12 @@ def resize_image(data: bytes, recipe: Recipe, *, model_scale: int = 1, max_pixel
     upright = _turn_upright(to_srgb(_scale(to_scalable(image), crop, size), profile), orientation)
     finished = _on_canvas(upright, geometry, recipe.background)
     return Picture(_without_metadata(finished), source_format, owner, placement)
+
+
+def _result_pixels(size: Size, recipe: Recipe, model_scale: int) -> int:
+    """Return the pixels of the result, whichever way up the image is."""
+    canvases = (plan_geometry(each, recipe, model_scale).canvas for each in (size, size[::-1]))
+    return max(width * height for width, height in canvases)
 
 
 def place_image(image: Image.Image, placement: Placement) -> Image.Image:

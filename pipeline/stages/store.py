@@ -62,35 +62,25 @@ class Ready:
         return replace(self.described, output=output)
 
 
-def store_image(
-    picture: Picture,
-    key: str,
-    destination: str,
-    recipe: Recipe,
-    storage_options: Mapping[str, Any] | None = None,
-) -> Stored:
-    """Encode a picture and write it to ``destination/key`` with its format's suffix.
+def write_image(ready: Ready, destination: str, storage_options: Mapping[str, Any] | None = None) -> Stored:
+    """Write an encoded image to the destination.
 
-    Nothing half-written is ever seen under that name: a local file is written under another name in the same folder
+    Nothing half-written is ever seen under its name: a local file is written under another name in the same folder
     and then moved, an object is put in one piece. What was there before is replaced.
 
     Parameters
     ----------
-    picture : Picture
-    key : str
-        The output's name without its suffix, relative to the destination; it may have folders.
+    ready : Ready
     destination : str
         A folder, or a URL that fsspec writes to.
-    recipe : Recipe
     storage_options : mapping, optional
         What fsspec needs for that URL.
 
     Raises
     ------
     StoreError
-        If the picture cannot be encoded or written, or if the key leads out of the destination.
+        If it cannot be written.
     """
-    ready = prepare_image(picture, key, destination, recipe)
     with _storing(destination, ready):
         fs, folder = open_folder(destination, storage_options)
         path = _below(folder, ready.name)
@@ -99,7 +89,15 @@ def store_image(
 
 
 def prepare_image(picture: Picture, key: str, destination: str, recipe: Recipe) -> Ready:
-    """Encode a picture: the half of `store_image` that computes.
+    """Encode a picture, to be written to ``destination/key`` with its format's suffix.
+
+    Parameters
+    ----------
+    picture : Picture
+    key : str
+        The output's name without its suffix, relative to the destination; it may have folders.
+    destination : str
+    recipe : Recipe
 
     Raises
     ------
@@ -119,7 +117,7 @@ def describe_stored(picture: Picture, encoded: Encoded, output: str) -> Stored:
 
 
 async def put_image(ready: Ready, destination: str, storage_options: Mapping[str, Any] | None = None) -> Stored:
-    """Put an image into an object store: the half of `store_image` that waits.
+    """Put an encoded image into an object store, while other coroutines run.
 
     Raises
     ------

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline.domain import STAGES, Failure, Item, Outcome, Progress
 from pipeline.errors import WorkerLostError
-from pipeline.runner.core import BATCHES_PER_THREAD, MAX_BATCH, MAX_LOSSES_ALONE, Batch, RunCore
+from pipeline.runner.core import BATCHES_PER_THREAD, MAX_BATCH, MAX_LOSSES_IN_SANDBOX, Batch, RunCore
 
 STAGES_WITHOUT_MODEL = ("fetch", "resize", "store")
 LOST = WorkerLostError("a worker process died while it was in resize")
@@ -57,43 +57,86 @@ def test_stage_counts_reach_the_total_whether_or_not_each_task_was_heard_of() ->
     assert core.snapshot("processing", 1.0).done_by_stage == {"fetch": 4, "resize": 4, "store": 4}
 
 
-def test_a_lost_batch_is_tried_again_one_by_one_when_nothing_else_runs() -> None:
+def test_a_lost_batch_is_tried_again_in_a_sandbox_beside_the_others() -> None:
     core = make_core()
-    lost, other = core.start(items(2)), core.start(items(1, start=2))
+    lost, other = core.start(items(6)), core.start(items(1, start=6))
     core.finish_stage(lost.number, "fetch")
     assert core.lose_batch(lost.number, "resize", LOST, 0.0) is None
     assert core.snapshot("processing", 1.0).done_by_stage["fetch"] == 0
-    assert not core.wants_items
-    assert core.next_suspect() is None
-    core.finish_batch(other.number, stored(other))
-    suspect = core.next_suspect()
-    assert suspect is not None
-    assert [item.key for item in suspect.items] == ["photo-0"]
-    assert core.next_suspect() is None
+    assert core.pending == 7
+    assert core.wants_items
+    suspects = [core.start_suspects(), core.start_suspects()]
+    assert [batch and batch.is_suspect for batch in (*suspects, other)] == [True, True, False]
+    assert [[item.key for item in batch.items] for batch in suspects if batch] == [
+        ["photo-0", "photo-1", "photo-2", "photo-3"],
+        ["photo-4", "photo-5"],
+    ]
 
 
-def test_only_an_item_that_was_alone_is_blamed_and_only_after_the_allowed_losses() -> None:
+def test_sandboxes_are_as_many_as_threads() -> None:
+    """A worker that is killed from outside takes few of them along."""
+    core = make_core(threads=1)
+    core.lose_batch(core.start(items(10)).number, "fetch", LOST, 0.0)
+    assert core.start_suspects() is not None
+    assert core.start_suspects() is None
+
+
+def test_only_an_item_that_was_alone_in_a_sandbox_is_blamed_and_only_after_the_allowed_losses() -> None:
     core = make_core()
     together = core.start(items(2))
     core.is_exhausted = True
     core.lose_batch(together.number, "resize", LOST, 0.0)
     blamed: list[Outcome] = []
-    attempts = 0
+    losses = 0
     while not core.is_over:
-        suspect = core.next_suspect()
-        assert suspect is not None
-        if suspect.items[0].key == "photo-0":
-            attempts += 1
-            if outcome := core.lose_batch(suspect.number, "resize", LOST, 0.0):
+        suspects = core.start_suspects()
+        assert suspects is not None
+        if suspects.items[0].key == "photo-0":
+            losses += 1
+            if outcome := core.lose_batch(suspects.number, "resize", LOST, 0.0):
                 blamed.append(outcome)
-                core.finish_batch(suspect.number, [outcome])
+                core.finish_batch(suspects.number, [outcome])
         else:
-            core.finish_batch(suspect.number, stored(suspect))
-    assert attempts == MAX_LOSSES_ALONE
+            core.finish_batch(suspects.number, stored(suspects))
+    assert losses == MAX_LOSSES_IN_SANDBOX
     (outcome,) = blamed
     assert (outcome.item.key, outcome.status) == ("photo-0", "failed")
     assert outcome.failure == Failure("resize", "WorkerLostError", f"https://example.org/0.jpg: {LOST}")
     assert core.done == 2
+
+
+def test_what_has_lost_a_worker_in_an_earlier_run_loses_no_other() -> None:
+    """The same image, when its job is resumed or its failures are tried again."""
+    core = RunCore(STAGES_WITHOUT_MODEL, 2, Progress("job"), 0.0, suspect_keys=["photo-1"])
+    first = core.start(items(3))
+    assert [item.key for item in first.items] == ["photo-0", "photo-2"]
+    assert core.start(items(1, start=1)) is None
+    core.is_exhausted = True
+    core.finish_batch(first.number, stored(first))
+    assert not core.is_over
+    suspects = core.start_suspects()
+    assert suspects is not None
+    assert suspects.is_suspect
+
+
+def test_what_a_sandbox_has_stored_is_suspect_no_more_but_what_it_failed_stays_so() -> None:
+    core = make_core()
+    core.lose_batch(core.start(items(2)).number, "resize", LOST, 0.0)
+    assert core.suspect_keys == {"photo-0", "photo-1"}
+    batch = core.start_suspects()
+    assert batch is not None
+    culprit = Outcome(batch.items[0], "failed", failure=Failure("resize", "WorkerLostError", "it crashed"))
+    core.finish_batch(batch.number, [culprit, *stored(batch)[1:]])
+    assert core.suspect_keys == {"photo-0"}
+
+
+def test_workers_that_die_faster_than_they_work_do_not_take_the_whole_collection_in() -> None:
+    core = make_core(threads=1)
+    taken = 0
+    while core.wants_items and taken < 100_000:
+        core.lose_batch(core.start(items(MAX_BATCH, start=taken)).number, "fetch", LOST, 0.0)
+        taken += MAX_BATCH
+    assert taken <= MAX_BATCH * BATCHES_PER_THREAD
 
 
 def test_a_cancelled_run_starts_nothing_more_and_gives_up_what_is_in_flight() -> None:
@@ -188,8 +231,8 @@ def test_every_item_gets_exactly_one_outcome_whatever_dies(
     outcomes: list[Outcome] = []
     killer_keys = {f"photo-{number}" for number in killers}
     while True:
-        if suspect := core.next_suspect():
-            in_flight.append(suspect)
+        while suspects := core.start_suspects():
+            in_flight.append(suspects)
         while core.wants_items:
             if batches:
                 in_flight.append(core.start(batches.pop(0)))

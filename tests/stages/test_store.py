@@ -11,11 +11,15 @@ from PIL import Image
 from pipeline.domain import Recipe
 from pipeline.errors import StoreError
 from pipeline.stages.picture import Picture
-from pipeline.stages.store import store_image
+from pipeline.stages.store import prepare_image, write_image
 from pipeline.storage import open_folder
 from tests.fixtures.s3 import S3, Gateway
 
 PICTURE = Picture(Image.new("RGB", (30, 20), "red"), "PNG")
+
+
+def store_image(picture, key, destination, recipe, storage_options=None):
+    return write_image(prepare_image(picture, key, destination, recipe), destination, storage_options)
 
 
 def files_below(folder: Path) -> list[str]:

@@ -49,7 +49,7 @@ class IdleEquipment(Equipment):
     def _pass(self, carried: Carried) -> Carried:
         return carried
 
-    identify = resize = enhance = store = _pass
+    identify = resize = enhance = encode = write = _pass
 
     def conclude(self, carried: Carried) -> Outcome:
         """Say that it was stored."""
