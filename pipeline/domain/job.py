@@ -29,7 +29,8 @@ class FetchPolicy:
     Attributes
     ----------
     timeout_s : float
-        Seconds for one whole answer, headers and body: more than 0, at most 3600.
+        Seconds for one whole answer, headers and body: more than 0, at most 3600. A web server that sends no byte for
+        a third of it, its first included, is not waited for any longer.
     retries : int
         How often a failure that may pass is tried again, 0 to 100.
     max_bytes : int
@@ -87,6 +88,11 @@ class FetchPolicy:
             raise RecipeError(
                 f"user_agent is {show_value(who)}; allowed is up to 200 printable letters of ASCII, no space first"
             )
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds without a byte after which a web server is not waited for any longer."""
+        return self.timeout_s / 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import http
+import io
 import itertools
 import random
 import re
@@ -167,7 +168,7 @@ class Fetcher:
                 return Fetched(read.data, attempt, robots=read.robots, fingerprint=read.fingerprint)
             except READ_ERRORS as error:
                 # Only its words are kept: its traceback would keep the buffers of a large body alive.
-                trouble = explain(error, self._policy.timeout_s, datetime.now(UTC))
+                trouble = explain(error, self._policy, datetime.now(UTC))
             if not trouble.may_pass or attempt > self._policy.retries:
                 break
             await asyncio.sleep(backoff_s(attempt, trouble.retry_after_s, random.random()))
@@ -252,7 +253,10 @@ class Fetcher:
                 connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"Accept-Encoding": "identity", "User-Agent": self._user_agent},
-                timeout=aiohttp.ClientTimeout(total=None),
+                # The whole of an answer is bounded around it. A handshake of TLS is part of connecting.
+                timeout=aiohttp.ClientTimeout(
+                    total=None, sock_connect=self._policy.idle_s, sock_read=self._policy.idle_s
+                ),
                 read_bufsize=_READ_BUFFER_BYTES,
             )
         return self._session
@@ -279,11 +283,10 @@ def _require_whole(response: aiohttp.ClientResponse) -> None:
 
 async def _read_body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
     require_size(response.content_length or 0, max_bytes)
-    chunks = []
-    size = 0
+    # Not a list of chunks: to join them takes their memory twice, and a chunk may be of one byte.
+    body = io.BytesIO()
     # Counted after decompression: some servers compress unasked, and a small body may be a large one.
     async for chunk in response.content.iter_any():
-        size += len(chunk)
-        require_size(size, max_bytes)
-        chunks.append(chunk)
-    return b"".join(chunks)
+        body.write(chunk)
+        require_size(body.tell(), max_bytes)
+    return body.getvalue()

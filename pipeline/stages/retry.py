@@ -22,6 +22,7 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
 
+from pipeline.domain import FetchPolicy
 from pipeline.errors import (
     AccessError,
     AddressError,
@@ -106,15 +107,15 @@ class Trouble:
         return self.kind(f"cannot fetch {redact(url)!r}: {self.why}{after}")
 
 
-def explain(error: Exception, timeout_s: float, now: datetime) -> Trouble:
+def explain(error: Exception, policy: FetchPolicy, now: datetime) -> Trouble:
     """Say what an error of one attempt means.
 
     Parameters
     ----------
     error : Exception
         Of aiohttp, fsspec or the operating system; or a FetchError or StatusError of our own.
-    timeout_s : float
-        Seconds that the attempt was given.
+    policy : FetchPolicy
+        How it was asked.
     now : datetime
         With its time zone; what a date in ``Retry-After`` is measured from.
     """
@@ -128,8 +129,10 @@ def explain(error: Exception, timeout_s: float, now: datetime) -> Trouble:
             return Trouble(RobotsError, why, robots=error.tag)
         case StatusError():
             return _explain_status(error, now)
+        case aiohttp.ServerTimeoutError():
+            return Trouble(TimeoutFetchError, f"its server sends nothing for {policy.idle_s:g} s", may_pass=True)
         case TimeoutError():
-            return Trouble(TimeoutFetchError, f"no whole answer in {timeout_s:g} s", may_pass=True)
+            return Trouble(TimeoutFetchError, f"no whole answer in {policy.timeout_s:g} s", may_pass=True)
         case aiohttp.ClientError():
             return _explain_client_error(error)
         case FileNotFoundError() | NotADirectoryError():

@@ -12,6 +12,7 @@ from botocore.exceptions import BotoCoreError, NoCredentialsError  # type: ignor
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.domain import FetchPolicy
 from pipeline.errors import (
     AccessError,
     AddressError,
@@ -58,7 +59,7 @@ HOST = ConnectionKey("h", 80, False, True, None, None, None)
 def test_a_status_decides_the_error_and_whether_it_may_pass(
     status: int, kind: type[FetchError], may_pass: bool
 ) -> None:
-    trouble = explain(StatusError(status), 30, NOW)
+    trouble = explain(StatusError(status), FetchPolicy(), NOW)
     assert (trouble.kind, trouble.may_pass) == (kind, may_pass)
     assert str(status) in trouble.why
 
@@ -68,7 +69,7 @@ def test_a_status_decides_the_error_and_whether_it_may_pass(
     [
         (TooLargeError("too much"), TooLargeError, "too much", False),
         (TimeoutError(), TimeoutFetchError, "no whole answer in 1.5 s", True),
-        (aiohttp.ServerTimeoutError(), TimeoutFetchError, "no whole answer in 1.5 s", True),
+        (aiohttp.ServerTimeoutError(), TimeoutFetchError, "its server sends nothing for 0.5 s", True),
         (FileNotFoundError("/a"), MissingError, "no such file", False),
         (NotADirectoryError(), MissingError, "no such file", False),
         (IsADirectoryError(), MissingError, "it is a folder", False),
@@ -116,7 +117,7 @@ def test_a_status_decides_the_error_and_whether_it_may_pass(
     ],
 )
 def test_an_error_is_explained(error: Exception, kind: type[FetchError], why: str, may_pass: bool) -> None:
-    assert explain(error, 1.5, NOW) == Trouble(kind, why, may_pass)
+    assert explain(error, FetchPolicy(timeout_s=1.5), NOW) == Trouble(kind, why, may_pass)
 
 
 def test_a_message_names_the_url_without_its_secrets_and_the_attempts() -> None:
