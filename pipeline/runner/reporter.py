@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from pipeline.domain import Progress
@@ -48,6 +48,8 @@ class Reporter:
         self._is_new = False
         self._is_closing = False
         self._is_cancel_known = False
+        # Why the last snapshot could not be published.
+        self._failing = ""
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="pipeline-reporter", daemon=True)
         self._thread.start()
@@ -90,13 +92,25 @@ class Reporter:
                 self._on_lease_lost()
                 return
             except StateError as error:
-                log.warning("%s; the run goes on, its progress is published when Redis answers again", error, extra=job)
+                self._note_failure(error, job)
                 continue
+            self._note_success(job)
             if reply.cancel_requested and not self._is_cancel_known:
                 self._is_cancel_known = True
                 self._on_cancel()
             with self._changed:
                 self._changed.wait_for(lambda: self._is_closing, PUBLISH_INTERVAL_S)
+
+    def _note_failure(self, error: StateError, job: Mapping[str, str]) -> None:
+        # Once, not once a second; another reason is news.
+        if str(error) != self._failing:
+            log.warning("%s; the run goes on, its progress is published when Redis answers again", error, extra=job)
+        self._failing = str(error)
+
+    def _note_success(self, job: Mapping[str, str]) -> None:
+        if self._failing:
+            log.warning("Redis answers again; the progress of job %s is published", job["job_id"], extra=job)
+        self._failing = ""
 
     def _await_next(self) -> bool:
         with self._changed:

@@ -114,11 +114,22 @@ local function give_up(status, reason, finished_ttl_s)
 end
 
 local function snapshot()
-  if get('status') == 'processing' and redis.call('EXISTS', lease) == 0 then
-    redis.call('HSET', job, 'status', 'stalled')
+  if get('status') ~= 'processing' or redis.call('EXISTS', lease) == 1 then
+    return redis.call('HGETALL', job)
+  end
+  -- A server that refuses to write (it is full, or a replica) can still say how things are.
+  local answer = redis.pcall('HSET', job, 'status', 'stalled')
+  local is_refused = type(answer) == 'table' and answer.err
+  if not is_refused then
     commit()
   end
-  return redis.call('HGETALL', job)
+  local flat = redis.call('HGETALL', job)
+  for i = 1, #flat, 2 do
+    if flat[i] == 'status' then
+      flat[i + 1] = 'stalled'
+    end
+  end
+  return flat
 end
 
 local function field(name, ...)

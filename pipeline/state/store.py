@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 # How often a reader that hears nothing looks whether the driver still lives.
 _LOOK_S: Final = 1.0
 
+# How long a reader of updates waits for a server that does not answer: one that is restarted reads its data first.
+UPDATES_PATIENCE_S: Final = 60.0
+
 
 @dataclass(frozen=True, slots=True)
 class Shown:
@@ -206,13 +209,23 @@ class JobStore:
         JobNotFoundError
             If there is none with that id.
         StateError
-            If the server does not come back within a few seconds.
+            If the server does not answer for a minute, or does not do so at first.
         """
         deadline = float("inf") if timeout_s is None else time.monotonic() + timeout_s
         version, is_finished = -1, False
+        heard_at_s = float("-inf")
         with self._redis.pubsub() as channel:  # type: ignore[no-untyped-call]
             while True:
-                progress = self._hear(channel, job_id, min(_LOOK_S, max(0.0, deadline - time.monotonic())))
+                try:
+                    progress = self._hear(channel, job_id, min(_LOOK_S, max(0.0, deadline - time.monotonic())))
+                except JobNotFoundError:
+                    raise
+                except StateError:
+                    if time.monotonic() > min(deadline, heard_at_s + UPDATES_PATIENCE_S):
+                        raise
+                    time.sleep(_LOOK_S)
+                    continue
+                heard_at_s = time.monotonic()
                 if progress.version > version:
                     version, is_finished = progress.version, progress.is_finished
                     yield progress

