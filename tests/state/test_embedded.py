@@ -152,6 +152,34 @@ def test_a_killed_server_is_started_again(folder: Path) -> None:
         assert server_in(folder) != server
 
 
+KEEPER = """
+import fcntl, sys
+from pathlib import Path
+from pipeline.state import keeper
+keeper._SHORT_LIFE_S = float(sys.argv[2])
+keeper.keep_server(Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize(("short_life_s", "is_kept"), [("0", True), ("60", False)])
+def test_a_server_is_started_again_for_ever_unless_it_ends_at_once(
+    folder: Path, short_life_s: str, is_kept: bool
+) -> None:
+    """It may be killed once a month, for years."""
+    folder.mkdir()
+    with (folder / "users.lock").open("ab") as users:
+        fcntl.flock(users, fcntl.LOCK_SH)
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+        keeper = subprocess.Popen([sys.executable, "-c", KEEPER, str(folder), short_life_s], env=environment)
+        killed = 0
+        while killed < 8 and keeper.poll() is None:
+            if is_answering(folder):
+                kill(server_in(folder))
+                killed += 1
+        assert killed == (8 if is_kept else 5)
+    keeper.wait(10)
+
+
 def test_a_crash_of_everything_leaves_nothing_in_the_way(folder: Path) -> None:
     with connect(None, folder):
         server = server_in(folder)
