@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pipeline.catalogue import ModelCard, list_models
 from pipeline.choosing import choose_cluster, choose_model, with_dask_report
 from pipeline.display.job_list import JobList
-from pipeline.domain import FetchPolicy, Job, Output, Recipe
+from pipeline.domain import FetchPolicy, ImageLimits, Job, Output, Recipe
 from pipeline.errors import DestinationError, LedgerError
 from pipeline.job import JobHandle, find_active
 from pipeline.local_run import LEAVE_PATIENCE_S
@@ -66,6 +66,8 @@ def run(
     requests_per_second: float | None = None,
     respect_robots: bool = True,
     user_agent: str | None = None,
+    image_timeout: float = 10.0,
+    image_memory_mib: int = 1024,
     dask_report: str | os.PathLike[str] | None = None,
 ) -> JobHandle:
     """Fetch, resize, enhance and store every image of a collection; returns at once.
@@ -124,6 +126,8 @@ def run(
         How often a source that fails in a way that may pass is asked again.
     connections_per_host, requests_per_second, respect_robots, user_agent
         How gently web servers are asked, and who they hear asks: see `FetchPolicy` and docs/fetching.md.
+    image_timeout, image_memory_mib
+        What one image may take: see `ImageLimits` and docs/images.md.
     dask_report : path, optional
         The HTML file for Dask's own performance report of the run; `JobHandle.report` is ours.
 
@@ -158,7 +162,8 @@ def run(
     place = absolute(collection) if isinstance(collection, str | os.PathLike) else "a list"
     columns = (url_column, key_column, hash_column, carry_columns)
     how = (output, force, deduplicate)
-    job = Job(job_id or new_job_id(), place, absolute(destination), recipe, policy, *columns, *how)
+    limits = ImageLimits(image_timeout, image_memory_mib)
+    job = Job(job_id or new_job_id(), place, absolute(destination), recipe, policy, *columns, *how, limits)
     where = (storage_options, client, cluster, workers, dask_report)
     asked = (collection, replace(job, id=job_id or _ANY_ID), where)
     if active := _find_active(asked):

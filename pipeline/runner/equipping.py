@@ -11,6 +11,7 @@ from distributed import Client
 
 from pipeline.errors import LeaseLostError
 from pipeline.runner.events import Equipped, WorkerRefused
+from pipeline.runner.losses import hand_losses_over
 from pipeline.runner.named_cluster import await_workers
 from pipeline.runner.tasks import EquipWorker
 
@@ -38,6 +39,7 @@ def equipped(client: Client, plugin: EquipWorker, tell: Callable[[Equipped | Wor
         error: Exception | None = None
         try:
             await_workers(client, plugin.enhance_resources, is_given_up)
+            hand_losses_over(client)
             client.register_plugin(plugin)
         except Exception as caught:  # noqa: BLE001 - raised again, in the driver's thread
             error = caught

@@ -25,8 +25,6 @@ WORKER_ENVIRONMENT: Final = {
 
 CLUSTER_CONFIG: Final[dict[str, Any]] = {
     "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT,
-    # A batch whose worker died is run again image by image at once, rather than as a whole three more times.
-    "distributed.scheduler.allowed-failures": 0,
     # The stages of a batch stay where its images are.
     "distributed.scheduler.work-stealing": False,
     "distributed.admin.system-monitor.gil.enabled": False,

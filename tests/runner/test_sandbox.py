@@ -25,6 +25,7 @@ from pipeline.runner.watch import EXIT_CODE, StepWatch
 from pipeline.sources import open_collection
 from pipeline.stages.store import Ready
 from pipeline.state import JobStore, connect
+from tests.fixtures.cluster import DaskCommands
 
 SMALL = Recipe(max_width=100, max_height=100, enhance=None)
 LIMITS = ImageLimits(timeout_s=3.0, memory_mib=256)
@@ -192,6 +193,26 @@ def test_harmful_images_cost_one_worker_each_and_nothing_else(
     assert {name: count for name, count in deaths(job).items() if "worker" in name} == {
         name: count for name, count in first.items() if "worker" in name
     }
+
+
+@pytest.mark.slow
+def test_on_a_scheduler_of_others_an_image_costs_one_worker_too(
+    photographs: Path, tmp_path: Path, valkey_url: str, dask_commands: DaskCommands
+) -> None:
+    """Dask would run its task on four workers, one after the other."""
+    for _ in range(4):
+        dask_commands.add_worker()
+    dask_commands.connect(4).close()
+    job = Job("theirs", str(photographs), str(tmp_path / "out"), SMALL, output="webdataset")
+    (tmp_path / "out" / "traces").mkdir(parents=True)
+    with connect(valkey_url, tmp_path) as store:
+        items, before = open_collection(job.collection), store.create(job)
+        progress = drive(
+            store, job, items, before, lambda: open_client(dask_commands.scheduler_file), DeadlyShardEquipment
+        )
+    assert (progress.status, progress.stored, progress.failed) == ("completed", 39, 1)
+    assert deaths(job) == {"07-worker": 1, "07-sandbox": 1}
+    assert sum(process.poll() is None for process in dask_commands.processes) == 1 + 3
 
 
 @pytest.mark.slow

@@ -49,6 +49,10 @@ IgnoreRobots = Annotated[
 UserAgent = Annotated[
     str | None, typer.Option(metavar="TEXT", help="Who you are, for web servers: NAME/VERSION (+URL).")
 ]
+ImageTimeout = Annotated[
+    float, typer.Option(metavar="SECONDS", help="For one image to be decoded, or to be encoded; more, and it fails.")
+]
+ImageMemory = Annotated[int, typer.Option(metavar="MIB", help="For one image; it fails before it is decoded.")]
 UrlColumn = Annotated[str, typer.Option(metavar="NAME", help="The manifest's column that holds the URLs.")]
 KeyColumn = Annotated[
     str | None, typer.Option(metavar="NAME", help="The manifest's column that holds the results' names.")

@@ -23,6 +23,8 @@ from pipeline.interfaces.cli.options import (
     FormatOption,
     HashColumn,
     IgnoreRobots,
+    ImageMemory,
+    ImageTimeout,
     KeepCopyright,
     KeyColumn,
     MaxHeight,
@@ -85,6 +87,8 @@ def run(
     requests_per_second: RequestsPerSecond = None,
     ignore_robots: IgnoreRobots = False,
     user_agent: UserAgent = None,
+    image_timeout: ImageTimeout = 10.0,
+    image_memory: ImageMemory = 1024,
     report: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write a report when it has ended.")] = None,
     dask_report: Annotated[
         Path | None, typer.Option(metavar="FILE.html", help="Write Dask's own performance report too.")
@@ -131,6 +135,8 @@ def run(
         requests_per_second=requests_per_second,
         respect_robots=not ignore_robots,
         user_agent=user_agent,
+        image_timeout=image_timeout,
+        image_memory_mib=image_memory,
         dask_report=dask_report,
     )
     handle, progress = follow.run_or_follow(start, job_id, as_json=json)

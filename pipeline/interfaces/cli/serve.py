@@ -65,6 +65,7 @@ def serve(
         clients={**given.clients, **own},
         allow_private=settings.allow_private if allow_private is None else allow_private,
         fetching=given.fetching,
+        images=given.images,
         limits=given.limits,
         **given.access,
     )

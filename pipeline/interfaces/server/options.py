@@ -7,9 +7,9 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
-from pipeline.domain import FetchPolicy
+from pipeline.domain import FetchPolicy, ImageLimits
 from pipeline.errors import RecipeError, SettingsError
 
 DEFAULT_HOST: Final = "127.0.0.1"
@@ -103,6 +103,8 @@ class ServerOptions:
         What a client's ``collection`` and ``destination`` may begin with; never a local path unless it is listed.
     fetching : FetchPolicy
         How web servers are asked; where clients may fetch from is decided by the other options.
+    images : ImageLimits
+        What one image may take.
     limits : Limits
     """
 
@@ -117,6 +119,7 @@ class ServerOptions:
     collections: tuple[str, ...] = ("s3://",)
     destinations: tuple[str, ...] = ("s3://",)
     fetching: FetchPolicy = field(default_factory=FetchPolicy)
+    images: ImageLimits = field(default_factory=ImageLimits)
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -134,12 +137,14 @@ class OptionsFile:
     access : mapping
         Fields of `ServerOptions`: ``allowed_hosts trusts_proxy collections destinations``.
     fetching : FetchPolicy
+    images : ImageLimits
     limits : Limits
     """
 
     clients: Mapping[bytes, Client] = field(default_factory=dict)
     access: Mapping[str, Any] = field(default_factory=dict)
     fetching: FetchPolicy = field(default_factory=FetchPolicy)
+    images: ImageLimits = field(default_factory=ImageLimits)
     limits: Limits = field(default_factory=Limits)
 
     @classmethod
@@ -159,6 +164,8 @@ class OptionsFile:
             collections = ["s3://photos/"]
             [fetching]
             requests_per_second = 5
+            [images]
+            memory_mib = 512
             [limits]
             urls_per_job = 1000
 
@@ -171,7 +178,7 @@ class OptionsFile:
             tables = tomllib.loads(path.read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise SettingsError(f"cannot read the server's settings {str(path)!r}: {error}") from error
-        _require_known(path, "table", tables, {"clients", "access", "fetching", "limits"})
+        _require_known(path, "table", tables, {"clients", "access", "fetching", "images", "limits"})
         for name in tables:
             if not isinstance(tables[name], dict):
                 raise SettingsError(f"{name} in {str(path)!r} is {tables[name]!r}; it has to be a table")
@@ -183,7 +190,8 @@ class OptionsFile:
             raise SettingsError(f"two clients in {str(path)!r} have the same token")
         return cls(
             clients=dict(known),
-            fetching=_read_fetching(path, tables.get("fetching", {})),
+            fetching=_read_policy(path, "fetching", tables.get("fetching", {}), FetchPolicy, _FETCHING),
+            images=_read_policy(path, "images", tables.get("images", {}), ImageLimits, _IMAGES),
             access={name: _read_access(path, name, value) for name, value in access.items()},
             limits=Limits(**limits),
         )
@@ -196,6 +204,8 @@ def hash_token(token: str) -> bytes:
 
 _ACCESS: Final = frozenset({"allowed_hosts", "trusts_proxy", "collections", "destinations"})
 _FETCHING: Final = frozenset({"connections_per_host", "requests_per_second", "respect_robots", "user_agent"})
+_IMAGES: Final = frozenset(limit.name for limit in fields(ImageLimits))
+_Policy = TypeVar("_Policy", FetchPolicy, ImageLimits)
 
 
 def _read_client(path: Path, name: str, table: Any) -> tuple[bytes, Client]:
@@ -230,12 +240,14 @@ def _read_access(path: Path, name: str, value: Any) -> Any:
     raise SettingsError(f"{name} in {str(path)!r} is {value!r}; allowed is a list of texts")
 
 
-def _read_fetching(path: Path, values: Mapping[str, Any]) -> FetchPolicy:
-    _require_known(path, "field of fetching", values, _FETCHING)
+def _read_policy(
+    path: Path, name: str, values: Mapping[str, Any], kind: type[_Policy], known: frozenset[str]
+) -> _Policy:
+    _require_known(path, f"field of {name}", values, known)
     try:
-        return FetchPolicy(**values)
+        return kind(**values)
     except RecipeError as error:
-        raise SettingsError(f"fetching in {str(path)!r}: {error}") from error
+        raise SettingsError(f"{name} in {str(path)!r}: {error}") from error
 
 
 def _require_known(path: Path, kind: str, given: Mapping[str, Any], known: frozenset[str] | set[str]) -> None:

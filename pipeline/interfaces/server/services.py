@@ -171,7 +171,8 @@ class Services:
         # A manifest that a client may read can name anything: what it names is looked at too.
         places = (*_WEB, *self.options.collections) if submission.collection else _WEB
         policy = replace(self.options.fetching, allow_private=self.options.allow_private, places=places)
-        return Job(job_id, collection, submission.destination or own, submission.recipe, policy)
+        destination = submission.destination or own
+        return Job(job_id, collection, destination, submission.recipe, policy, limits=self.options.images)
 
     @contextlib.contextmanager
     def _folder_of(self, job: Job) -> Iterator[None]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.domain import FetchPolicy
+from pipeline.domain import FetchPolicy, ImageLimits
 from pipeline.errors import SettingsError
 from pipeline.interfaces.server.access import TokenBucket, find_client, is_allowed_host, is_same_origin, read_bearer
 from pipeline.interfaces.server.options import Client, Limits, OptionsFile, ServerOptions, hash_token
@@ -113,6 +113,8 @@ def test_a_settings_file_gives_clients_access_and_limits(tmp_path):
         [fetching]
         requests_per_second = 5
         user_agent = "lab"
+        [images]
+        timeout_s = 5
         [limits]
         urls_per_job = 7
         """
@@ -122,6 +124,7 @@ def test_a_settings_file_gives_clients_access_and_limits(tmp_path):
     assert given.clients[hash_token("x")] == Client("root", is_admin=True)
     assert given.access == {"allowed_hosts": ("a.example",), "trusts_proxy": True}
     assert given.fetching == FetchPolicy(requests_per_second=5, user_agent="lab")
+    assert given.images == ImageLimits(timeout_s=5)
     assert given.limits == Limits(urls_per_job=7)
 
 
@@ -139,6 +142,8 @@ def test_a_settings_file_gives_clients_access_and_limits(tmp_path):
         ('[limits]\nurls_per_job = "many"', "urls_per_job is 'many'"),
         ("[access]\ntrusts_proxy = 1", "allowed is true or false"),
         ('[access]\nallowed_hosts = "a"', "a list of texts"),
+        ("[images]\nmemory_mib = 0", "images in .*: image_memory_mib is 0; allowed is"),
+        ("[images]\npixels = 1", "no field of images 'pixels'"),
         ("[fetching]\nallow_private = true", "no field of fetching 'allow_private'"),
         ("[fetching]\nrequests_per_second = 0", "fetching in .*: requests_per_second is 0; allowed is"),
     ],
