@@ -10,7 +10,7 @@ from cykooz_resizer import CropBox, FilterType, ResizeAlg, ResizeOptions, Resize
 from PIL import ExifTags, Image
 
 from pipeline.domain import ImageLimits, Recipe
-from pipeline.errors import TruncatedError
+from pipeline.errors import DecodeError, TruncatedError
 from pipeline.stages.codec import (
     CODEC_ERRORS,
     copyright_block,
@@ -112,6 +112,8 @@ def resize_image(data: bytes, recipe: Recipe, *, model_scale: int = 1, limits: I
     ------
     DecodeError
         Or one of its children, if the bytes are no usable image.
+    TooHeavyError, TooSlowError
+        If it takes more than it may.
     """
     image = open_image(data, max_pixels=limits.max_pixels)
     require_light(image, _result_pixels(image.size, recipe, model_scale), limits)
@@ -127,11 +129,13 @@ def resize_image(data: bytes, recipe: Recipe, *, model_scale: int = 1, limits: I
             geometry = _unscaled(geometry)
         crop, size = _as_stored(geometry, image.size, orientation)
         crop = _decode_near(image, crop, size)
-    owner = copyright_block(image) if recipe.keep_copyright else b""
-    profile = image.info.get("icc_profile")
-    # Profile and orientation after scaling: mostly fewer pixels. CMYK has to be scaled as it is, for its profile.
-    upright = _turn_upright(to_srgb(_scale(to_scalable(image), crop, size), profile), orientation)
-    finished = _on_canvas(upright, geometry, recipe.background)
+    # What broken files hold beside their samples, a palette or a profile, may make Pillow fail only here.
+    with translated_errors(DecodeError, limits.max_pixels):
+        owner = copyright_block(image) if recipe.keep_copyright else b""
+        profile = image.info.get("icc_profile")
+        # Profile and orientation after scaling: mostly fewer pixels. CMYK has to be scaled as it is, for its profile.
+        upright = _turn_upright(to_srgb(_scale(to_scalable(image), crop, size), profile), orientation)
+        finished = _on_canvas(upright, geometry, recipe.background)
     return Picture(_without_metadata(finished), source_format, owner, placement)
 
 
