@@ -8,6 +8,7 @@
     ├── SourceError              the collection is missing, empty or unreadable
     ├── DestinationError         the destination cannot be written
     ├── LedgerError              the ledger cannot be read or written
+    ├── SealError                what was sealed with another key cannot be opened
     ├── ModelError               the enhancement model is unknown or cannot be used
     ├── ClusterError             no Dask scheduler answers, or no worker that can do the work
     ├── StateError               Redis does not answer, or answers something unusable
@@ -70,6 +71,10 @@ class DestinationError(PipelineError):
 
 class LedgerError(PipelineError):
     """The ledger cannot be read or written."""
+
+
+class SealError(PipelineError):
+    """What was sealed, a signed URL for one, cannot be opened with the key that is here."""
 
 
 class ModelError(PipelineError):

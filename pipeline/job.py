@@ -16,6 +16,7 @@ from pipeline.display.text import open_terminal_view
 from pipeline.domain import Item, Job, Progress
 from pipeline.errors import StateError
 from pipeline.local_run import LocalRun
+from pipeline.sealing import list_purpose, require_open
 from pipeline.settings import Settings
 from pipeline.sources import open_collection
 from pipeline.state import JobStore, Lease
@@ -367,7 +368,9 @@ class JobHandle:
 
         card = choose_model(self.job.recipe, self._settings)
         latest = self._store.progress(self.id)
-        driver = Driver(self.job, items, lease, latest, connect_cluster, card, self.storage_options)
+        driver = Driver(
+            self.job, items, lease, latest, connect_cluster, card, self.storage_options, seal=self._store.seal
+        )
         run = LocalRun(driver, lambda: self._forget(run, on_end))
         self._run, self._connect_cluster = run, connect_cluster
         _active[self.id] = self
@@ -399,18 +402,21 @@ class JobHandle:
     def _items(self, only_failed: bool, was_completed: bool) -> Iterable[Item]:
         if only_failed:
             ledger = self._ledger()
-            failed = ledger.failed_items()
+            failed = ledger.failed_items(self._store.seal)
             # For whoever resumes this job, should this run be killed too, they are still to be done.
             ledger.forget([item.key for item in failed])
             if was_completed:
                 return failed
+        seal = self._store.seal
         return open_collection(
-            self.job.collection,
+            # One that the store could not open: this says why.
+            require_open(self.job, seal).collection,
             columns=self.job.columns,
             storage_options=self.storage_options,
             exclude=self.job.destination,
             # Of what strangers ask for, the fetching checks the address; of a manifest, nothing does.
             allow_web_manifest=self.job.fetch.places is None,
+            unseal=functools.partial(seal.open, purpose=list_purpose(self.id)),
         )
 
     def _ledger(self) -> Ledger:

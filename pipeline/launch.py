@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib
-import json
 import os
 import secrets
 from collections.abc import Mapping, Sequence
@@ -20,11 +18,13 @@ from pipeline.display.job_list import JobList
 from pipeline.domain import FetchPolicy, ImageLimits, Job, Output, Recipe
 from pipeline.errors import DestinationError, LedgerError
 from pipeline.job import JobHandle, find_active
+from pipeline.kept_list import keep_list
 from pipeline.local_run import LEAVE_PATIENCE_S
+from pipeline.sealing import Seal
 from pipeline.settings import Settings
 from pipeline.sources import first_item, open_collection
 from pipeline.state import JobStore, connect
-from pipeline.storage import absolute, reason_of
+from pipeline.storage import absolute, reason_of, require_no_secret
 from pipeline.urls import redact
 
 if TYPE_CHECKING:
@@ -164,6 +164,7 @@ def run(
     how = (output, force, deduplicate)
     limits = ImageLimits(image_timeout, image_memory_mib)
     job = Job(job_id or new_job_id(), place, absolute(destination), recipe, policy, *columns, *how, limits)
+    require_no_secret(job.destination)
     where = (storage_options, client, cluster, workers, dask_report)
     asked = (collection, replace(job, id=job_id or _ANY_ID), where)
     if active := _find_active(asked):
@@ -176,7 +177,7 @@ def run(
     connect_cluster = choose_cluster(settings, client, cluster, workers)
     if dask_report is not None:
         connect_cluster = with_dask_report(connect_cluster, Path(dask_report))
-    job = _settle(collection, job, storage_options)
+    job = _settle(collection, job, store.seal, storage_options)
     # Imported before the job is known to others: Ctrl-C in this second leaves no job that nobody runs.
     importlib.import_module("pipeline.runner.driver")
     store.create(job)
@@ -268,42 +269,21 @@ def _check_readable(collection: Place | Sequence[Place], job: Job, storage_optio
     )
 
 
-def _settle(collection: Place | Sequence[Place], job: Job, storage_options: Mapping[str, Any] | None) -> Job:
+def _settle(
+    collection: Place | Sequence[Place], job: Job, seal: Seal, storage_options: Mapping[str, Any] | None
+) -> Job:
     """Make sure that the destination can be written; return the job with its collection as any process finds it."""
     from pipeline.runner.ledger import Ledger
 
     try:
         Ledger(job.destination, job.id, storage_options).check_writable()
-        return job if isinstance(collection, str | os.PathLike) else keep_list(collection, job, storage_options)
+        return job if isinstance(collection, str | os.PathLike) else keep_list(collection, job, seal, storage_options)
     except LedgerError as error:
         why = reason_of(error.__cause__) if isinstance(error.__cause__, Exception) else error
         raise DestinationError(f"cannot write to the destination {redact(job.destination)!r}: {why}") from error
 
 
-def keep_list(
-    entries: Sequence[Place],
-    job: Job,
-    storage_options: Mapping[str, Any] | None = None,
-    *,
-    name: str = "collection",
-) -> Job:
-    """Write a list of images beside the ledger, where any process finds it; return the job with that collection.
-
-    Raises
-    ------
-    LedgerError
-        If it cannot be written.
-    """
-    from pipeline.runner.ledger import Ledger
-
-    lines = "".join(f"{json.dumps(absolute(entry))}\n" for entry in entries)
-    # Named by its content: another list under the same id is another collection.
-    digest = hashlib.blake2b(lines.encode(), digest_size=8).hexdigest()
-    ledger = Ledger(job.destination, job.id, storage_options)
-    return replace(job, collection=ledger.save(f"{name}-{digest}.jsonl", lines))
-
-
 @functools.cache
 def _store_of(settings: Settings) -> JobStore:
     """Share one connection to Redis among the handles of this process."""
-    return connect(settings.redis_url, settings.data_dir)
+    return connect(settings.redis_url, settings.data_dir, settings.secret)

@@ -26,7 +26,9 @@ class Settings:
     allow_private : bool
         ``PIPELINE_ALLOW_PRIVATE``: whether sources may be on addresses that are not public.
     data_dir : Path
-        ``PIPELINE_DATA_DIR``: the embedded server's files.
+        ``PIPELINE_DATA_DIR``: the embedded server's files, and the key that seals.
+    secret : str or None
+        ``PIPELINE_SECRET``: what seals the secrets that must be written down; None for a key in `data_dir`.
     models : Path
         ``PIPELINE_MODELS``: the file in which an operator registers enhancement models; it need not exist.
     """
@@ -35,6 +37,7 @@ class Settings:
     cluster: str | None = None
     allow_private: bool = False
     data_dir: Path = field(default_factory=lambda: user_data_path("image-pipeline"))
+    secret: str | None = field(default=None, repr=False)
     models: Path = field(default_factory=lambda: user_config_path("image-pipeline") / "models.toml")
 
     @classmethod
@@ -54,6 +57,7 @@ class Settings:
         return cls(
             redis_url=environ.get("REDIS_URL") or None,
             cluster=environ.get("PIPELINE_CLUSTER") or None,
+            secret=environ.get("PIPELINE_SECRET") or None,
             allow_private=_read_flag(environ, "PIPELINE_ALLOW_PRIVATE"),
             **paths,
         )

@@ -18,7 +18,7 @@ from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.errors import DestinationError, PipelineError
-from pipeline.urls import OBJECT_STORES, redact_within, scheme_of
+from pipeline.urls import OBJECT_STORES, redact, redact_within, scheme_of
 
 # Concurrent requests of one process to one store; botocore's own ten would be the limit of a run.
 STORE_CONNECTIONS: Final = 32
@@ -72,6 +72,16 @@ def open_folder(
         # botocore waits longer each time, so s3fs is not to do so too; only a body that breaks off is its to ask for.
         fs.retries = min(attempts, 2)
     return fs, path
+
+
+def require_no_secret(destination: str) -> None:
+    """Raise DestinationError if a destination's URL has a user, a password or a query: outputs and ledger show it."""
+    shown = redact(destination)
+    if shown.partition("#")[0] != destination.partition("#")[0]:
+        raise DestinationError(
+            f"cannot write to {shown!r}: a destination is written down with every image, so it must have no user name, "
+            "password or query; give credentials as storage_options= or in the environment"
+        )
 
 
 def require_place_of_report(path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from pipeline.urls import redact
+
 
 @dataclass(frozen=True, slots=True)
 class SourceVersion:
@@ -26,7 +28,7 @@ class SourceVersion:
 UNKNOWN_VERSION: Final = SourceVersion()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Item:
     """One image of a collection.
 
@@ -46,6 +48,8 @@ class Item:
         What the listing that it was found in tells of its bytes, see `SourceVersion`; empty for nothing.
     stored_from : SourceVersion or None
         What the image that is at the destination was made of: from these bytes, it need not be made again.
+    sealed_url : str
+        The URL as it may be written down, if it has a secret; else empty. See `pipeline.sealing`.
     """
 
     key: str
@@ -55,6 +59,11 @@ class Item:
     problem: str = ""
     fingerprint: str = ""
     stored_from: SourceVersion | None = None
+    sealed_url: str = ""
+
+    def __repr__(self) -> str:
+        # Dask logs what a task that failed was given.
+        return f"Item({self.key!r}, {redact(self.url)!r})"
 
 
 @dataclass(frozen=True, slots=True)

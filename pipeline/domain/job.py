@@ -13,6 +13,7 @@ from pipeline.domain.item import ManifestColumns
 from pipeline.domain.limits import ImageLimits
 from pipeline.domain.recipe import Recipe
 from pipeline.errors import RecipeError
+from pipeline.urls import redact
 
 Output = Literal["files", "webdataset"]
 OUTPUTS: Final[tuple[Output, ...]] = ("files", "webdataset")
@@ -95,7 +96,7 @@ class FetchPolicy:
         return self.timeout_s / 3
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Job:
     """One run of one Recipe over one collection to one destination.
 
@@ -154,6 +155,10 @@ class Job:
                 f"a job's id is {show_value(self.id)}; allowed are up to 100 letters, digits, '.', '_' and '-', "
                 "the first a letter or a digit"
             )
+
+    def __repr__(self) -> str:
+        # A collection may be one signed URL.
+        return f"Job({self.id!r}, {redact(self.collection)!r}, {redact(self.destination)!r})"
 
     @property
     def columns(self) -> ManifestColumns:

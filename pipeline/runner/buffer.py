@@ -10,7 +10,8 @@ from distributed import Client
 
 from pipeline.domain import Outcome
 from pipeline.errors import LedgerError
-from pipeline.runner.ledger import Ledger, outcome_row
+from pipeline.runner.ledger import Ledger
+from pipeline.runner.rows import outcome_row
 
 log = logging.getLogger(__name__)
 

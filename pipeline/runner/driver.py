@@ -49,6 +49,7 @@ from pipeline.runner.sharded import ShardEquipment
 from pipeline.runner.shards import ShardBuffer
 from pipeline.runner.shown import Shown
 from pipeline.runner.tasks import EquipWorker
+from pipeline.sealing import Seal, seal_url
 from pipeline.state import Lease
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,8 @@ class Driver:
     equipment_type : type, optional
         What the workers handle images with, if not with what the job's output asks for; the benchmark puts empty
         stages here.
+    seal : Seal, optional
+        What seals the URLs that have secrets; without it they are not kept, and such an image cannot be tried again.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class Driver:
         card: ModelCard | None = None,
         storage_options: Mapping[str, Any] | None = None,
         equipment_type: type[Equipment] | None = None,
+        seal: Seal | None = None,
     ) -> None:
         self.job = job
         self._items = items
@@ -98,6 +102,7 @@ class Driver:
         self._connect = connect
         self._card = card
         self._storage_options = storage_options
+        self._seal = seal
         self._equipment_type = equipment_type or (ShardEquipment if job.output == "webdataset" else Equipment)
         self._ledger = Ledger(job.destination, job.id, storage_options)
         # Tells the tasks of this run from those of an earlier one that the scheduler may still know.
@@ -160,7 +165,7 @@ class Driver:
         with (
             SeenKeys() as seen,
             Contents(is_any_left=self.job.deduplicate) as contents,
-            EarlierJobs(self.job, model, self._storage_options) as earlier,
+            EarlierJobs(self.job, model, self._storage_options, self._seal) as earlier,
         ):
             try:
                 loop = self._begin(seen, contents, earlier, reporter)
@@ -204,7 +209,8 @@ class Driver:
         before = self._ledger.tally(self._before, seen, contents)
         self._is_fresh = not before.done
         core = RunCore(self.job.recipe.stages, 1, before, time.monotonic(), self._ledger.suspects())
-        items = (item for item in found if seen.add(item.key))
+        seal = self._seal
+        items = (seal_url(item, seal) if seal else item for item in found if seen.add(item.key))
         head = list(itertools.islice(items, PEEK_ITEMS))
         if len(head) < PEEK_ITEMS:
             core.total = before.done + len(head)

@@ -18,10 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.domain import Item, Job, SourceVersion
-from pipeline.errors import LedgerError
+from pipeline.errors import LedgerError, SealError
 from pipeline.runner.ledger import Ledger
 from pipeline.runner.places import Places
 from pipeline.scratch import ScratchTable
+from pipeline.sealing import Seal, open_url
 from pipeline.stages.sample import member_stem, split_member_url
 from pipeline.storage import open_folder, storage_errors, write_whole
 from pipeline.urls import redact
@@ -40,6 +41,7 @@ class StoredImage(NamedTuple):
     bytes_out: int
     sha256: str
     model: str
+    sealed_url: str = ""
 
     @property
     def source(self) -> SourceVersion:
@@ -75,6 +77,8 @@ class EarlierJobs(ScratchTable):
         The label of the Recipe's model; empty without one.
     storage_options : mapping, optional
         As in fsspec, for the destination.
+    seal : Seal, optional
+        What opens the URLs that have secrets.
 
     Raises
     ------
@@ -82,7 +86,9 @@ class EarlierJobs(ScratchTable):
         From every method, if the ledgers cannot be read.
     """
 
-    def __init__(self, job: Job, model: str, storage_options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, job: Job, model: str, storage_options: Mapping[str, Any] | None = None, seal: Seal | None = None
+    ) -> None:
         root = posixpath.join(job.destination, "_ledger")
         with storage_errors(LedgerError, f"cannot open the ledgers in {redact(root)!r}"):
             self._fs, self._root = open_folder(root, storage_options)
@@ -94,6 +100,7 @@ class EarlierJobs(ScratchTable):
         self._job = job
         self._model = model
         self._storage_options = storage_options
+        self._seal = seal
         self._places = Places(storage_options)
         self._last_part_by_job: dict[str, str] = {}
 
@@ -125,8 +132,17 @@ class EarlierJobs(ScratchTable):
             if is_shard == (self._job.output == "webdataset") and self._places.has(
                 shard if is_shard else found.output, None if is_shard else found.bytes_out
             ):
-                return found
+                return found._replace(url=self._open(found))
         return None
+
+    def _open(self, stored: StoredImage) -> str:
+        """Return where an image came from; nowhere, if that cannot be read: then its source is asked, at worst."""
+        if not stored.sealed_url:
+            return stored.url
+        try:
+            return open_url(stored.url, stored.sealed_url, self._seal) if self._seal else ""
+        except SealError:
+            return ""
 
     def write_checkpoint(self) -> None:
         """Note that the job's ledger has all of its collection; without that, the next run only reads more."""
@@ -172,6 +188,9 @@ class EarlierJobs(ScratchTable):
         done = done.set_column(
             done.column_names.index("finished_at"), "finished_at", done["finished_at"].cast(pa.int64())
         )
+        # Those of the release before this one have nothing sealed.
+        if "sealed_url" not in done.column_names:
+            done = done.append_column("sealed_url", pa.array([""] * len(done), pa.string()))
         rows = zip(*(done[name].to_pylist() for name in _COLUMNS), strict=True)
         # A duplicate that was left has another image's output, which says nothing about its own.
         self._database.executemany(_ADD, (row for row in rows if _is_own(row[_KEY], row[_OUTPUT])))

@@ -19,94 +19,28 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.domain import IMAGE_FIELDS, STAGES, Item, Outcome, Progress
-from pipeline.errors import LedgerError, RowError
-from pipeline.fingerprints import of_promise
+from pipeline.errors import LedgerError
 from pipeline.runner.contents import Contents
+from pipeline.runner.rows import NAMES, SCHEMA, item_of, outcome_row
 from pipeline.runner.seen import SeenKeys
+from pipeline.sealing import Seal
 from pipeline.storage import LOOK_ATTEMPTS, open_folder, storage_errors, write_whole
 from pipeline.urls import redact
-
-SCHEMA: Final = pa.schema(
-    [
-        ("key", pa.string()),
-        ("url", pa.string()),
-        ("status", pa.string()),
-        ("output", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("channels", pa.int8()),
-        ("bytes_in", pa.int64()),
-        ("bytes_out", pa.int64()),
-        ("sha256", pa.string()),
-        ("attempts", pa.int32()),
-        ("stage", pa.string()),
-        ("error", pa.string()),
-        ("message", pa.string()),
-        *((f"seconds_{stage}", pa.float64()) for stage in STAGES),
-        ("recipe", pa.string()),
-        ("model", pa.string()),
-        ("finished_at", pa.timestamp("us", tz="UTC")),
-        ("expected_hash", pa.string()),
-        ("robots", pa.string()),
-        ("fingerprint", pa.string()),
-        ("source_sha256", pa.string()),
-        ("duplicate_of", pa.string()),
-    ]
-)
-
-_NAMES: Final = frozenset(SCHEMA.names)
-
-_SUSPECTS: Final = "suspects.json"
 
 # What `Contents` remembers.
 _MADE_OF: Final = ("source_sha256", "key", *IMAGE_FIELDS)
 
-# In front of the name of a manifest's column that would be taken for one of the ledger's.
-_CARRIED: Final = "manifest_"
 
 # What tries whether the folder can be written begins with this.
 _PROBE: Final = "_probe-"
 
 
+_SUSPECTS: Final = "suspects.json"
+
+
 def ledger_folder(destination: str, job_id: str) -> str:
     """Return where the ledger of a job is."""
     return posixpath.join(destination, "_ledger", job_id)
-
-
-def outcome_row(outcome: Outcome, recipe_fingerprint: str) -> dict[str, Any]:
-    """Flatten an Outcome to the columns of the ledger."""
-    failure = outcome.failure
-    return {
-        "key": outcome.item.key,
-        "url": outcome.item.url,
-        "status": outcome.status,
-        "output": outcome.output,
-        "width": outcome.width,
-        "height": outcome.height,
-        "channels": outcome.channels,
-        "bytes_in": outcome.bytes_in,
-        "bytes_out": outcome.bytes_out,
-        "sha256": outcome.sha256,
-        "attempts": outcome.attempts,
-        "stage": failure.stage if failure else "",
-        "error": failure.error if failure else "",
-        "message": failure.message if failure else "",
-        **{f"seconds_{stage}": outcome.seconds.get(stage, 0.0) for stage in STAGES},
-        "recipe": recipe_fingerprint,
-        "model": outcome.model,
-        "finished_at": round(outcome.finished_at * 1e6),
-        "expected_hash": outcome.item.expected_hash,
-        "robots": outcome.robots,
-        "fingerprint": outcome.source.fingerprint,
-        "source_sha256": outcome.source.sha256,
-        "duplicate_of": outcome.duplicate_of,
-        **{carried_column(name): value for name, value in outcome.item.extra},
-    }
-
-
-def carried_column(name: str) -> str:
-    """Return the ledger's column for a column of the manifest: of the same name, unless the ledger has one already."""
-    return _CARRIED + name if name in SCHEMA.names or name.startswith(_CARRIED) else name
 
 
 class Ledger:
@@ -140,7 +74,7 @@ class Ledger:
     def append_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write one part of rows that `outcome_row` has made."""
         # As text, whatever they are: a type that is told by the values would differ from part to part.
-        carried = dict.fromkeys(name for row in rows for name in row if name not in _NAMES)
+        carried = dict.fromkeys(name for row in rows for name in row if name not in NAMES)
         schema = pa.schema([*SCHEMA, *((name, pa.string()) for name in carried)])
         self._write(self._new_part(), pa.Table.from_pylist(rows, schema=schema))
 
@@ -213,11 +147,22 @@ class Ledger:
             duplicates=duplicates,
         )
 
-    def failed_items(self) -> list[Item]:
-        """Return the Items whose Outcome is ``failed``."""
+    def failed_items(self, seal: Seal | None = None) -> list[Item]:
+        """Return the Items whose Outcome is ``failed``.
+
+        Parameters
+        ----------
+        seal : Seal, optional
+            What opens their URLs, where they have secrets.
+
+        Raises
+        ------
+        SealError
+            If one was sealed with another key.
+        """
         table = self.read()
         failed = table.filter(pc.equal(table["status"], "failed"))
-        return [_item_of(row) for row in failed.to_pylist()]
+        return [item_of(row, seal) for row in failed.to_pylist()]
 
     def forget(self, keys: Collection[str]) -> None:
         """Take the rows of `keys` out: for whoever resumes the job, they are still to be done."""
@@ -302,11 +247,3 @@ class Ledger:
     def _put(self, path: str, data: bytes) -> None:
         with storage_errors(LedgerError, f"cannot write {path!r}"):
             write_whole(self._fs, path, data)
-
-
-def _item_of(row: Mapping[str, Any]) -> Item:
-    extra = tuple((name.removeprefix(_CARRIED), row[name]) for name in row if name not in SCHEMA.names)
-    problem = row["message"] if row["error"] == RowError.__name__ else ""
-    # Parts of an earlier release promise nothing.
-    promised = row.get("expected_hash") or ""
-    return Item(row["key"], row["url"], promised, extra, problem, of_promise(promised))

@@ -11,8 +11,8 @@ from pipeline.catalogue import ModelCard
 from pipeline.domain import Failure, Job, Outcome
 from pipeline.errors import StoreError
 from pipeline.runner.images import Carried, Equipment, Trial
-from pipeline.runner.ledger import SCHEMA, outcome_row
 from pipeline.runner.pieces import PieceFolder
+from pipeline.runner.rows import SCHEMA, outcome_row
 from pipeline.stages.codec import encode_image
 from pipeline.stages.lender import Lender
 from pipeline.stages.picture import Picture

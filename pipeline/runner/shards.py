@@ -32,8 +32,9 @@ from fsspec.implementations.local import LocalFileSystem
 from pipeline.domain import Job, Outcome
 from pipeline.errors import ClusterError, PipelineError, StoreError
 from pipeline.runner.buffer import OutcomeBuffer
-from pipeline.runner.ledger import Ledger, outcome_row
+from pipeline.runner.ledger import Ledger
 from pipeline.runner.pieces import Piece, PieceFolder
+from pipeline.runner.rows import outcome_row
 from pipeline.runner.seen import SeenKeys
 from pipeline.runner.tasks import pack_shard, task_key
 from pipeline.stages.sample import member_url, split_member_url

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Final, Self
 
 from pipeline.domain import Item, ManifestColumns, show_value
 from pipeline.fingerprints import of_promise
+from pipeline.sealing import is_sealed
 from pipeline.sources.keys import key_for_url
 from pipeline.sources.location import Location, encodable
 from pipeline.sources.register import KeyRegister
@@ -27,12 +29,17 @@ class ItemMaker:
     manifest : Location
     unit : {"line", "row"}
         What the rows' numbers count.
+    unseal : callable, optional
+        Opens what is sealed in a list that the job has kept itself; anywhere else, nothing is opened.
     """
 
-    def __init__(self, columns: ManifestColumns, manifest: Location, unit: str) -> None:
+    def __init__(
+        self, columns: ManifestColumns, manifest: Location, unit: str, unseal: Callable[[str], str] | None = None
+    ) -> None:
         self._columns = columns
         self._manifest = manifest
         self._unit = unit
+        self._unseal = unseal
         self._n_named = len(columns.names)
         self._n_carried = len(columns.carry)
         self._stack = ExitStack()
@@ -49,7 +56,9 @@ class ItemMaker:
         try:
             if row.problem:
                 raise ValueError(row.problem)
-            written = _require_url(self._columns.url, values[0])
+            written = self._open(_require_url(self._columns.url, values[0]))
+            # Who carries the very column of the URLs does not mean their secrets.
+            extra = tuple((name, redact(written) if value == written else value) for name, value in extra)
             url = self._resolve(written)
             key = key_for_url(written) if self._register is None else self._claim(self._register, name, url)
         except ValueError as error:
@@ -57,6 +66,13 @@ class ItemMaker:
             return Item(f"{self._unit}-{row.number:06d}", "", extra=extra, problem=encodable(problem))
         promised = (expected_hash or "").strip()
         return Item(key, encodable(url), promised, extra, fingerprint=of_promise(promised))
+
+    def _open(self, written: str) -> str:
+        if not is_sealed(written):
+            return written
+        if self._unseal is None:
+            raise ValueError("a sealed URL is opened by no job but the one that has kept it")
+        return self._unseal(written)
 
     def _resolve(self, written: str) -> str:
         url = self._manifest.resolve(written)
@@ -71,7 +87,8 @@ class ItemMaker:
             raise ValueError(f"its {column!r} is {_show(value)}; allowed is a text or a number")
         key = register.claim(name, url)
         if key is None:
-            raise ValueError(f"its {column!r} is {_show(name)}, which another image above has; each needs its own")
+            shown = _show(redact(name))
+            raise ValueError(f"its {column!r} is {shown}, which another image above has; each needs its own")
         return key
 
     def __enter__(self) -> Self:

@@ -102,6 +102,9 @@ def key_for_name(name: str) -> str:
     for a key that was made otherwise, it is what `digested_key` makes of it.
     """
     stem = posixpath.splitext(name)[0] if _is_like_image(name) else name
+    if "://" in name:
+        # A query may be secret, and the digest shows none of it.
+        return key_for_url(name)
     *folders, last = stem.split("/")
     is_plain = (
         all(clean_component(part) == part for part in (*folders, last))

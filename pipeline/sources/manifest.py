@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -36,11 +36,14 @@ class Manifest:
     location : Location
     columns : ManifestColumns
         Of text manifests, which have none, only lines are read.
+    unseal : callable or None
+        Opens what is sealed in a list that the job has kept itself.
     """
 
     name: str
     location: Location
     columns: ManifestColumns
+    unseal: Callable[[str], str] | None = None
 
     @classmethod
     def open(cls, name: str, location: Location, columns: ManifestColumns) -> Self:
@@ -69,7 +72,7 @@ class Manifest:
 
     def __iter__(self) -> Iterator[Item]:
         unit = "row" if self._suffix in _NUMBERED_ROWS else "line"
-        with ItemMaker(self.columns, self.location, unit) as maker:
+        with ItemMaker(self.columns, self.location, unit, self.unseal) as maker:
             for row in self._rows():
                 yield maker.make(row)
 

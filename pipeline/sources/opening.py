@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from pipeline.domain import Item, ManifestColumns
@@ -47,6 +48,7 @@ def open_collection(
     storage_options: Mapping[str, Any] | None = None,
     exclude: str | None = None,
     allow_web_manifest: bool = True,
+    unseal: Callable[[str], str] | None = None,
 ) -> Collection:
     """Open a folder, a glob, a manifest, one image, or a list of images.
 
@@ -71,6 +73,9 @@ def open_collection(
         Whether a manifest may be read over HTTP. Its address is dialled whatever it is, so no where a stranger may
         have chosen it.
 
+    unseal : callable, optional
+        Opens what is sealed in it, if it is a list that a job has kept itself.
+
     Returns
     -------
     Collection
@@ -81,6 +86,8 @@ def open_collection(
         If there is nothing, it cannot be read, or it is of no known kind.
     """
     opened = _open(collection, columns, storage_options, exclude, allow_web_manifest)
+    if unseal is not None and isinstance(opened, Manifest):
+        opened = replace(opened, unseal=unseal)
     unread = columns.names[1:]
     if unread and not (isinstance(opened, Manifest) and opened.has_columns):
         raise SourceError(

@@ -11,6 +11,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
+from pipeline.sealing import Seal
 from pipeline.state.connection import open_async_redis, open_redis
 from pipeline.state.driver import driver_name
 from pipeline.state.embedded import embedded_server
@@ -40,7 +41,7 @@ __all__ = [
 ]
 
 
-def connect(redis_url: str | None, data_dir: Path) -> JobStore:
+def connect(redis_url: str | None, data_dir: Path, secret: str | None = None) -> JobStore:
     """Open the state of jobs.
 
     Parameters
@@ -48,7 +49,9 @@ def connect(redis_url: str | None, data_dir: Path) -> JobStore:
     redis_url : str or None
         ``redis://``, ``rediss://`` or ``unix://``; None for the user's embedded Valkey, started if need be.
     data_dir : Path
-        The embedded server's folder; made if need be.
+        The folder of the embedded server, and of the key that seals; made if need be.
+    secret : str, optional
+        What the key is made of instead, see `pipeline.sealing`.
 
     Returns
     -------
@@ -63,4 +66,4 @@ def connect(redis_url: str | None, data_dir: Path) -> JobStore:
     with ExitStack() as stack:
         url = stack.enter_context(embedded_server(data_dir)) if redis_url is None else redis_url
         redis = stack.enter_context(open_redis(url))
-        return JobStore(redis, url, stack.pop_all().close)
+        return JobStore(redis, url, stack.pop_all().close, Seal(data_dir, secret))

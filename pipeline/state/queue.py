@@ -13,6 +13,7 @@ from redis.client import PubSub
 
 from pipeline.domain import Job
 from pipeline.errors import JobConflictError, JobNotFoundError, QueueFullError
+from pipeline.sealing import Seal
 from pipeline.state.connection import redis_errors
 from pipeline.state.driver import driver_name, new_token
 from pipeline.state.lease import LEASE_S, Lease
@@ -58,11 +59,12 @@ class QueueCounts:
 class JobQueue:
     """The queue of jobs, for any number of servers and queue workers; made by `JobStore.queue`."""
 
-    def __init__(self, redis: Redis, where: str, script: JobScript, finished_ttl_s: int) -> None:
+    def __init__(self, redis: Redis, where: str, script: JobScript, finished_ttl_s: int, seal: Seal) -> None:
         self._redis = redis
         self._where = where
         self._script = script
         self._finished_ttl_s = finished_ttl_s
+        self._seal = seal
 
     def submit(self, job: Job, owner: str, max_waiting: int) -> None:
         """Let a new job wait for a queue worker.
@@ -82,7 +84,7 @@ class JobQueue:
         QueueFullError
             If that many wait already.
         """
-        answer = self._script.run("enqueue", job.id, max_waiting, owner, *fields_of_new(job))
+        answer = self._script.run("enqueue", job.id, max_waiting, owner, *fields_of_new(job, self._seal))
         if answer == "exists":
             raise JobConflictError(f"job {job.id!r} exists already: choose another id, or retry that one")
         _refuse_full(answer, max_waiting)

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any, Final, get_args
 
 from pipeline.domain import Job, JobStatus, Progress, Result, Stage
-from pipeline.errors import StateError
+from pipeline.errors import SealError, StateError
+from pipeline.sealing import Seal, require_open, seal_collection
 from pipeline.urls import redact
 
 FieldValue = int | float | str
@@ -136,13 +137,33 @@ def flatten(fields: Mapping[str, FieldValue]) -> list[FieldValue]:
     return [part for name, value in fields.items() if value != "" or not name.endswith("At") for part in (name, value)]
 
 
-def fields_of_new(job: Job) -> list[FieldValue]:
-    """Return the hash of a job that has not begun, flat."""
+def fields_of_new(job: Job, seal: Seal) -> list[FieldValue]:
+    """Return the hash of a job that has not begun, flat; what is secret of its collection is sealed."""
     progress = Progress(job.id, done_by_stage=dict.fromkeys(job.recipe.stages, 0))
-    # Whoever follows a job sees these; a signed URL's query is for the driver only.
+    # Whoever follows a job sees these.
     places = {name: escape_surrogates(redact(getattr(job, name))) for name in ("collection", "destination")}
     recipe = json.dumps(job.recipe.to_mapping())
-    return flatten(to_fields(progress) | places | {"recipe": recipe, "spec": job.to_json()})
+    return flatten(to_fields(progress) | places | {"recipe": recipe, "spec": spec_of(job, seal)})
+
+
+def spec_of(job: Job, seal: Seal) -> str:
+    """Return what a job is to do, as its hash keeps it."""
+    return seal_collection(job, seal).to_json()
+
+
+def job_of(spec: str, seal: Seal) -> Job:
+    """Read what `spec_of` wrote; a collection that was sealed with another key stays so, for whoever only looks on.
+
+    Raises
+    ------
+    RecipeError
+        If it is something else, or of a release with other fields.
+    """
+    job = Job.from_json(spec)
+    try:
+        return require_open(job, seal)
+    except SealError:
+        return job
 
 
 def _is_known(value: FieldValue | None) -> bool:

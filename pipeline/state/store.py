@@ -14,12 +14,13 @@ from redis.client import PubSub
 
 from pipeline.domain import Job, Progress
 from pipeline.errors import JobConflictError, JobNotFoundError, JobRunningError, RecipeError, StateError
+from pipeline.sealing import Seal, require_open
 from pipeline.state.connection import redact_url, redis_errors
 from pipeline.state.driver import driver_name, has_ended, new_token
 from pipeline.state.lease import LEASE_S, Lease
 from pipeline.state.queue import JobQueue
 from pipeline.state.script import JobScript, job_key
-from pipeline.state.snapshot import fields_of_new, from_fields
+from pipeline.state.snapshot import fields_of_new, from_fields, job_of, spec_of
 
 FINISHED_TTL_S: Final = 7 * 24 * 3600
 
@@ -61,20 +62,28 @@ class JobStore:
         The server's; what messages show of it is redacted.
     on_close : callable
         Gives back what the store was made of.
+    seal : Seal
+        What seals the secrets that must be written down, here and in ledgers.
     finished_ttl_s : int
         Seconds that a finished job is kept.
     """
 
     def __init__(
-        self, redis: Redis, url: str, on_close: Callable[[], None], finished_ttl_s: int = FINISHED_TTL_S
+        self,
+        redis: Redis,
+        url: str,
+        on_close: Callable[[], None],
+        seal: Seal,
+        finished_ttl_s: int = FINISHED_TTL_S,
     ) -> None:
         self._redis = redis
         self.url = url
+        self.seal = seal
         where = self._where = redact_url(url)
         self._on_close = on_close
         self._finished_ttl_s = finished_ttl_s
         self._script = JobScript(redis, where)
-        self.queue = JobQueue(redis, where, self._script, finished_ttl_s)
+        self.queue = JobQueue(redis, where, self._script, finished_ttl_s, seal)
 
     def __enter__(self) -> Self:
         return self
@@ -94,13 +103,14 @@ class JobStore:
         JobConflictError
             If the id belongs to a job of another collection, destination, recipe, output or columns.
         """
-        spec = job.to_json()
-        found = _pairs(self._script.run("create", job.id, *fields_of_new(job)))
-        if found.get("spec") != spec:
-            differing = _conflicting_field(_job_of(found), job)
+        found = _pairs(self._script.run("create", job.id, *fields_of_new(job, self.seal)))
+        before = self._job_of(found)
+        require_open(before, self.seal)
+        if before != job:
+            differing = _conflicting_field(before, job)
             if differing:
                 raise JobConflictError(f"job {job.id!r} exists with another {differing}: choose another id")
-            self._script.run("respecify", job.id, spec)
+            self._script.run("respecify", job.id, spec_of(job, self.seal))
         return from_fields(found)
 
     def load_job(self, job_id: str) -> Job:
@@ -111,7 +121,7 @@ class JobStore:
         JobNotFoundError
             If there is none with that id.
         """
-        return _job_of(self._read(job_id))
+        return self._job_of(self._read(job_id))
 
     def progress(self, job_id: str) -> Progress:
         """Return a job's present state; it is ``stalled`` if nobody holds the lease of a processing job.
@@ -125,7 +135,7 @@ class JobStore:
 
     def jobs(self, limit: int = 50) -> list[tuple[Job, Progress]]:
         """Return the newest jobs and their states, newest first; one that cannot be read is left out and logged."""
-        return list(_readable(map(_pairs, self._script.run("list", "", limit))))
+        return list(self._readable(map(_pairs, self._script.run("list", "", limit))))
 
     def shown(self, job_id: str) -> Shown:
         """Return a job's present state as its channel carries it.
@@ -246,6 +256,20 @@ class JobStore:
     def _read(self, job_id: str) -> dict[str, str]:
         return _found(job_id, self._script.run("read", job_id))
 
+    def _readable(self, found: Iterable[Mapping[str, str]]) -> Iterator[tuple[Job, Progress]]:
+        """Yield the jobs that can be read: one of a later version, or spoilt, must not hide the others."""
+        for fields in found:
+            try:
+                yield self._job_of(fields), from_fields(fields)
+            except StateError as error:
+                log.warning("a job is left out of the list: %s", error)
+
+    def _job_of(self, fields: Mapping[str, str]) -> Job:
+        try:
+            return job_of(fields["spec"], self.seal)
+        except (KeyError, RecipeError) as error:
+            raise StateError(f"cannot read what job {fields.get('id')!r} is to do: {error}") from error
+
 
 def _pairs(flat: list[str]) -> dict[str, str]:
     return dict(zip(flat[::2], flat[1::2], strict=True))
@@ -259,22 +283,6 @@ def _found(job_id: str, flat: list[str]) -> dict[str, str]:
 
 def _not_found(job_id: str) -> JobNotFoundError:
     return JobNotFoundError(f"no job {job_id!r}; `pipeline jobs` lists them")
-
-
-def _job_of(fields: Mapping[str, str]) -> Job:
-    try:
-        return Job.from_json(fields["spec"])
-    except (KeyError, RecipeError) as error:
-        raise StateError(f"cannot read what job {fields.get('id')!r} is to do: {error}") from error
-
-
-def _readable(found: Iterable[Mapping[str, str]]) -> Iterator[tuple[Job, Progress]]:
-    """Yield the jobs that can be read: one of a later version, or spoilt, must not hide the others."""
-    for fields in found:
-        try:
-            yield _job_of(fields), from_fields(fields)
-        except StateError as error:
-            log.warning("a job is left out of the list: %s", error)
 
 
 def _conflicting_field(old: Job, new: Job) -> str:

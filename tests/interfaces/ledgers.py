@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from pipeline.domain import Failure, Item, Job, Outcome, Progress, Recipe
-from pipeline.runner.ledger import SCHEMA, outcome_row
+from pipeline.runner.rows import SCHEMA, outcome_row
 from pipeline.urls import redact
 
 STARTED_S = datetime(2026, 11, 20, 9, 30, tzinfo=UTC).timestamp()

@@ -15,7 +15,8 @@ import pytest
 from pipeline.domain import Failure, Item, Outcome, Progress, SourceVersion
 from pipeline.errors import LedgerError
 from pipeline.runner.contents import Contents
-from pipeline.runner.ledger import SCHEMA, Ledger
+from pipeline.runner.ledger import Ledger
+from pipeline.runner.rows import SCHEMA
 from pipeline.runner.seen import SeenKeys
 
 
@@ -90,6 +91,7 @@ def test_what_was_appended_is_read_back_in_order(ledger: Ledger) -> None:
         "fingerprint": "etag:1",
         "source_sha256": "62",
         "duplicate_of": "",
+        "sealed_url": "",
     }
     assert (rows[1]["stage"], rows[1]["error"], rows[1]["attempts"]) == ("fetch", "MissingError", 3)
 

@@ -17,8 +17,9 @@ from pipeline.domain import Item, Job, Outcome, Recipe
 from pipeline.errors import JobConflictError, LeaseLostError, StoreError
 from pipeline.runner import shards
 from pipeline.runner.cluster import open_client
-from pipeline.runner.ledger import Ledger, outcome_row
+from pipeline.runner.ledger import Ledger
 from pipeline.runner.pieces import Piece, PieceFolder
+from pipeline.runner.rows import outcome_row
 from pipeline.runner.sharded import ShardEquipment
 from pipeline.runner.shards import ShardBuffer
 from pipeline.runner.tasks import EquipWorker

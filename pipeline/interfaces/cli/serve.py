@@ -83,7 +83,7 @@ def serve(
     worker_arguments = ["--jobs", str(jobs_at_once), "--log-level", log_level]
     worker_arguments += ["--workers", str(workers)] if workers else []
     worker_arguments += ["--cluster", cluster] if cluster else []
-    with connect(settings.redis_url, settings.data_dir) as store:
+    with connect(settings.redis_url, settings.data_dir, settings.secret) as store:
         asyncio.run(serve_until_signal(options, settings, store, worker_arguments if work else None, say_where, parent))
 
 
@@ -105,7 +105,7 @@ def work(
     _require_level(log_level)
     settings = _settings(cluster)
     configure_logs(log_level)
-    with connect(settings.redis_url, settings.data_dir) as store:
+    with connect(settings.redis_url, settings.data_dir, settings.secret) as store:
         work_until_signal(QueueWorker(store, settings, jobs_at_once, workers), until_input_ends=until_input_ends)
 
 

@@ -25,7 +25,8 @@ from pipeline.interfaces.server.presenting import UPLOADS, Snapshot, job_folder,
 from pipeline.interfaces.server.relay import Relay
 from pipeline.interfaces.server.submission import Submission
 from pipeline.interfaces.server.uploads import UploadReceiver
-from pipeline.launch import keep_list, new_job_id
+from pipeline.kept_list import keep_list
+from pipeline.launch import new_job_id
 from pipeline.settings import Settings
 from pipeline.state import JobStore, open_async_redis
 
@@ -138,7 +139,7 @@ class Services:
             return job
         with self._folder_of(job):
             if len(submission.urls) > 1:
-                job = keep_list(submission.urls, job)
+                job = keep_list(submission.urls, job, self.store.seal)
             self._enqueue(job, client)
         return job
 
@@ -155,7 +156,7 @@ class Services:
             # Whatever becomes of the list of files, nothing else is fetched.
             places = (str(uploads_folder(self.options.root, job.id)),)
             job = replace(job, collection=job.destination, fetch=replace(job.fetch, places=places))
-            job = keep_list([str(path) for path in upload.files], job, name=UPLOADS)
+            job = keep_list([str(path) for path in upload.files], job, self.store.seal, name=UPLOADS)
             self._enqueue(job, client)
         except BaseException:
             upload.discard()

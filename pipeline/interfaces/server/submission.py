@@ -98,6 +98,8 @@ def read_submission(body: Mapping[str, Any], options: ServerOptions) -> Submissi
         _require_open("collection", collection, options.collections)
     if destination:
         _require_open("destination", destination, options.destinations)
+        if redact(destination) != destination:
+            raise _unusable("destination", redact(destination), "a URL without user name, password and query")
     return Submission(
         urls=_read_urls(body, options.limits.urls_per_job),
         collection=collection,
