@@ -30,6 +30,16 @@ def test_the_conda_environment_has_the_dependencies_of_the_package() -> None:
     assert f"python{PROJECT['project']['requires-python']}" in text
 
 
+def test_ci_pins_every_direct_dependency_by_hash() -> None:
+    """But for torch: which build fits is the machine's affair."""
+    locked = (ROOT / ".ci" / "requirements.txt").read_text("utf-8")
+    pinned = dict(re.findall(r"^([a-z0-9-]+)==\S+.*\\\n    (--hash=sha256:)", locked, re.MULTILINE))
+    extras = PROJECT["project"]["optional-dependencies"]
+    direct = [*PROJECT["project"]["dependencies"], *extras["train"], *extras["test"], *extras["dev"]]
+    names = {re.match(r"[A-Za-z0-9-]+", each)[0].lower() for each in direct}  # type: ignore[index]
+    assert names - pinned.keys() == {"torch", "image-pipeline"}
+
+
 def test_the_version_is_said_once_more_only() -> None:
     assert PROJECT["project"]["version"] == pipeline.__version__
 

@@ -53,9 +53,8 @@ class Sandbox:
         """
         with self._turn:
             stage: Stage = "resize"
-            child = self._child = self._child or self._start()
+            child = self._hand_over(carried)
             try:
-                child.send(carried)
                 while not isinstance(answer := child.receive(self._equipment.timeout_s(stage)), Carried):
                     stage = cast(Stage, answer)
             except TimeoutError:
@@ -68,6 +67,18 @@ class Sandbox:
                 return answer
         failure = Failure.from_error(stage, error, subject=redact(carried.item.url))
         return replace(carried, payload=None, failure=failure)
+
+    def _hand_over(self, carried: Carried) -> _Child:
+        if self._child:
+            try:
+                self._child.send(carried)
+                return self._child
+            except OSError:
+                # It was ended from outside, while it had no image.
+                self.close()
+        child = self._child = self._start()
+        child.send(carried)
+        return child
 
     def close(self) -> None:
         """End the process."""

@@ -16,6 +16,7 @@ from pipeline.stages.codec import (
     copyright_block,
     flatten_alpha,
     open_image,
+    output_format,
     translated_errors,
 )
 from pipeline.stages.colour import note_sample_bits, to_scalable, to_srgb
@@ -116,8 +117,9 @@ def resize_image(data: bytes, recipe: Recipe, *, model_scale: int = 1, limits: I
         If it takes more than it may.
     """
     image = open_image(data, max_pixels=limits.max_pixels)
-    require_light(image, _result_pixels(image.size, recipe, model_scale), limits)
     source_format = image.format or ""
+    result_format = output_format(source_format, recipe.format)
+    require_light(image, _result_pixels(image.size, recipe, model_scale), result_format, limits)
     note_sample_bits(image)
     with translated_errors(TruncatedError, limits.max_pixels):
         if source_format not in _SCALED_WHILE_DECODED:

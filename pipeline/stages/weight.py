@@ -23,8 +23,10 @@ _DEEP_SAMPLE_BYTES: Final = 21
 # What decoders keep beside the result: coefficients, planes, the canvas of an animation.
 _DECODER_BYTES: Final = MappingProxyType({"WEBP": 12, "AVIF": 9, "JPEG2000": 17})
 _PROGRESSIVE_BYTES: Final = 7
-# One result of the Recipe's size, the same turned or laid on its canvas, and what the encoder makes of it.
-_RESULT_BYTES: Final = 12
+# The result while the image is still there; then, when that is gone, with what its encoder makes of it.
+_RESULT_BYTES: Final = 7
+_ENCODED_BYTES: Final = MappingProxyType({"WEBP": 11, "AVIF": 29, "JPEG2000": 29})
+_USUAL_ENCODED_BYTES: Final = 10
 
 # Pillow's decoder of QOI is written in Python: it takes a second for each megapixel.
 _SECONDS_PER_MEGAPIXEL: Final = MappingProxyType({"QOI": 1.5})
@@ -32,7 +34,7 @@ _SECONDS_PER_MEGAPIXEL: Final = MappingProxyType({"QOI": 1.5})
 _PNG_MAGIC: Final = b"\x89PNG\r\n\x1a\n"
 
 
-def require_light(image: Image.Image, result_pixels: int, limits: ImageLimits) -> None:
+def require_light(image: Image.Image, result_pixels: int, result_format: str, limits: ImageLimits) -> None:
     """Refuse an image that will take more than it may.
 
     Parameters
@@ -41,6 +43,8 @@ def require_light(image: Image.Image, result_pixels: int, limits: ImageLimits) -
         Opened, not decoded.
     result_pixels : int
         What the Recipe makes of it.
+    result_format : str
+        Pillow's name of the format that this is written in.
     limits : ImageLimits
 
     Raises
@@ -49,11 +53,15 @@ def require_light(image: Image.Image, result_pixels: int, limits: ImageLimits) -
         If it will.
     """
     pixels = max(image.width * image.height, _tile_pixels(image))
-    weight = pixels * _bytes_per_pixel(image) + result_pixels * _RESULT_BYTES
+    weight = max(
+        pixels * _bytes_per_pixel(image) + result_pixels * _RESULT_BYTES,
+        result_pixels * _ENCODED_BYTES.get(result_format, _USUAL_ENCODED_BYTES),
+    )
     if weight > limits.memory_bytes:
         raise TooHeavyError(
             f"cannot decode: {_megapixels(pixels)} of {image.format} in mode {image.mode}, to become "
-            f"{_megapixels(result_pixels)}, take about {weight / 2**20:.0f} MiB; limit {limits.memory_mib} MiB"
+            f"{_megapixels(result_pixels)} of {result_format}, take about {weight / 2**20:.0f} MiB; "
+            f"limit {limits.memory_mib} MiB"
         )
     seconds = pixels / 1e6 * _SECONDS_PER_MEGAPIXEL.get(image.format or "", 0.0)
     if seconds > limits.timeout_s:

@@ -144,6 +144,16 @@ def test_what_an_image_does_in_a_sandbox_is_told_and_the_next_one_is_made(
     assert good.payload.data.startswith(b"\xff\xd8")
 
 
+@pytest.mark.slow
+def test_a_sandbox_that_somebody_ends_blames_no_image(sandbox: Sandbox, picture: bytes) -> None:
+    for number in range(3):
+        made = sandbox.make(Carried(Item(f"good-{number}", "good.jpg"), picture))
+        assert isinstance(made.payload, Ready)
+        assert sandbox._child is not None
+        sandbox._child._process.kill()
+        sandbox._child._process.wait()
+
+
 def run(job: Job, valkey_url: str, kind: type[Equipment], redo: str = "") -> Progress:
     (Path(job.destination) / "traces").mkdir(parents=True, exist_ok=True)
     with connect(valkey_url, Path(job.destination)) as store:
