@@ -18,7 +18,7 @@ from distributed.deploy import Cluster
 from pipeline.errors import ClusterError
 from pipeline.runner.cluster_settings import ANSWER_PATIENCE_S, ClusterSpec, read_cluster
 from pipeline.runner.named_cluster import connect_client, find_class, open_named
-from pipeline.runner.quiet import quiet_dask
+from pipeline.runner.quiet import QuietCodecs, quiet_dask
 from pipeline.runner.starting import CLUSTER_CONFIG, starting
 
 # What a user may say of his cluster.
@@ -83,6 +83,7 @@ def count_threads(client: Client) -> int:
 @contextlib.contextmanager
 def _open_local(workers: int) -> Iterator[Client]:
     with quiet_dask(), _start_local(workers) as cluster, Client(cluster, set_as_default=False) as client:
+        client.register_plugin(QuietCodecs())
         yield client
 
 

@@ -24,6 +24,9 @@ MAX_LOSSES_IN_SANDBOX: Final = 5
 # The tasks of a batch cost driver and scheduler some thirty milliseconds in all: little beside half a second of work.
 BATCH_WORK_S: Final = 0.5
 
+# What a batch has fetched waits in memory too: of large files, a batch has few.
+BATCH_BYTES: Final = 128 * 2**20
+
 # The decoded images of a batch wait in memory between stages: 32 of 1024 x 768 are 75 MB.
 MAX_BATCH: Final = 32
 
@@ -90,7 +93,7 @@ class RunCore:
         self._seconds_by_stage = Counter(before.seconds_by_stage)
         self._bytes_in, self._bytes_out = before.bytes_in, before.bytes_out
         self._duplicates = before.duplicates
-        self._worked_s, self._worked_items = 0.0, 0
+        self._worked_s, self._worked_items, self._worked_bytes = 0.0, 0, 0
         self._last_outcome: Outcome | None = None
         self.start_clock(started_at_s)
 
@@ -147,8 +150,9 @@ class RunCore:
         """
         growing: int = 4 ** min(5, self._next_number // self.threads)
         affordable = BATCH_WORK_S * self._worked_items / self._worked_s if self._worked_s else MAX_BATCH
+        bearable = BATCH_BYTES * self._worked_items / self._worked_bytes if self._worked_bytes else MAX_BATCH
         left = math.inf if self.total is None else self.total - self.done - self.pending
-        return max(1, round(min(MAX_BATCH, growing, affordable, left / (2 * self.threads))))
+        return max(1, round(min(MAX_BATCH, growing, affordable, bearable, left / (2 * self.threads))))
 
     def start(self, items: Sequence[Item]) -> Batch | None:
         """Begin a batch, which the driver is to submit; None if all of its Items wait for the sandbox."""
@@ -197,6 +201,7 @@ class RunCore:
                 self._done_by_stage[stage] += len(batch.items)
         self._worked_items += len(batch.items)
         for outcome in outcomes:
+            self._worked_bytes += outcome.bytes_in
             self._worked_s += sum(seconds for stage, seconds in outcome.seconds.items() if stage != "fetch")
         self._note(outcomes)
 

@@ -206,6 +206,15 @@ def test_batches_hold_half_a_second_of_work() -> None:
     assert core.next_batch_size == 5
 
 
+def test_batches_hold_a_bounded_number_of_bytes() -> None:
+    """What was fetched waits in a worker's memory."""
+    core = make_core(threads=1)
+    for number in range(20):
+        batch = core.start(items(1, start=number))
+        core.finish_batch(batch.number, [Outcome(batch.items[0], "stored", bytes_in=40 * 2**20)])
+    assert core.next_batch_size == 3
+
+
 def test_a_collection_that_is_still_being_counted_has_large_batches() -> None:
     core = make_core(threads=1)
     for number in range(20):
