@@ -116,10 +116,19 @@ def make_folder(fs: fsspec.AbstractFileSystem, path: str) -> None:
 def move_whole(fs: fsspec.AbstractFileSystem, path: str, target: str) -> None:
     """Give a file another name in the same store, such that whoever looks sees all of it there or none of it.
 
-    An object store copies it by itself; what is there appears when it is whole.
+    An object store copies it by itself; what is there appears when it is whole. Locally, what has that name already is
+    not replaced: it is an error.
     """
     if isinstance(fs, LocalFileSystem):
-        Path(path).replace(target)
+        try:
+            os.link(path, target)
+        except OSError as error:
+            # A disk without hard links.
+            if error.errno not in _NO_UNNAMED:
+                raise
+            Path(path).replace(target)
+        else:
+            Path(path).unlink()
     else:
         # Not `mv`, which takes brackets in a name for a pattern.
         try:

@@ -9,9 +9,10 @@ from typing import Any, Final
 from distributed import Client
 
 from pipeline.domain import Outcome
-from pipeline.errors import LedgerError
+from pipeline.errors import LeaseLostError, LedgerError
 from pipeline.runner.ledger import Ledger
 from pipeline.runner.rows import outcome_row
+from pipeline.runner.tenure import Tenure
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +28,13 @@ class OutcomeBuffer:
     ledger : Ledger
     recipe_fingerprint : str
         Of the Recipe that the Outcomes are of.
+    tenure : Tenure, optional
+        By which the ledger is written; without it, by the caller's word.
     """
 
-    def __init__(self, ledger: Ledger, recipe_fingerprint: str) -> None:
+    def __init__(self, ledger: Ledger, recipe_fingerprint: str, tenure: Tenure | None = None) -> None:
         self._ledger = ledger
+        self._tenure = tenure
         self._recipe_fingerprint = recipe_fingerprint
         self._rows: list[dict[str, Any]] = []
         self._failing_since_s: float | None = None
@@ -58,17 +62,26 @@ class OutcomeBuffer:
         return True
 
     def flush(self, now_s: float, *, is_last: bool = False) -> None:
-        """Write what is here as one part; if that fails, keep it for the next time.
+        """Write what is here as one part; if that fails, or the lease is not known to hold, keep it for the next time.
 
         Raises
         ------
         LedgerError
             If it has failed for a minute, or there is no next time.
+        LeaseLostError
+            If another driver has taken the job over, and there is no next time.
         """
         if not self._rows:
             return
+        if self._tenure and not self._tenure.is_known:
+            if not is_last:
+                # The reporter asks in this moment; a Redis that hangs is not to hold the run.
+                return
+            self._tenure.confirm()
         try:
-            self._ledger.append_rows(self._rows)
+            part = self._ledger.append_rows(self._rows)
+            if self._tenure and not self._tenure.is_known:
+                self._take_back_unless_ours(self._tenure, part)
         except LedgerError as error:
             self._failing_since_s = self._failing_since_s or now_s
             if is_last or now_s - self._failing_since_s > PATIENCE_S:
@@ -83,6 +96,17 @@ class OutcomeBuffer:
             self._ledger.save_suspects(keys)
         except LedgerError as error:
             log.warning("%s; the run goes on", error)
+
+    def _take_back_unless_ours(self, tenure: Tenure, part: str) -> None:
+        """Remove a part that took so long that another driver may have taken the job over, and has.
+
+        A process that is stopped between its question and its write goes on with the write.
+        """
+        try:
+            tenure.confirm()
+        except LeaseLostError:
+            self._ledger.remove(part)
+            raise
 
     def close(self) -> None:
         """Remove what only a run that goes on needs; everything has been flushed."""

@@ -10,7 +10,6 @@ import contextlib
 import functools
 import importlib
 import itertools
-import logging
 import threading
 import time
 import uuid
@@ -49,10 +48,9 @@ from pipeline.runner.sharded import ShardEquipment
 from pipeline.runner.shards import ShardBuffer
 from pipeline.runner.shown import Shown
 from pipeline.runner.tasks import EquipWorker
+from pipeline.runner.tenure import Tenure
 from pipeline.sealing import Seal, seal_url
 from pipeline.state import Lease
-
-log = logging.getLogger(__name__)
 
 # A longer collection is counted beside the run, so that its first images need not wait for its last name.
 PEEK_ITEMS: Final = 2000
@@ -97,7 +95,7 @@ class Driver:
     ) -> None:
         self.job = job
         self._items = items
-        self._lease = lease
+        self._tenure = Tenure(lease, lambda: self.latest)
         self._before = before
         self._connect = connect
         self._card = card
@@ -109,9 +107,9 @@ class Driver:
         self._run_id = uuid.uuid4().hex[:12]
         self._events = EventQueue()
         self._buffer = (
-            ShardBuffer(job, self._ledger, self._run_id, self._confirm_lease, storage_options)
+            ShardBuffer(job, self._ledger, self._run_id, self._tenure.confirm, storage_options, self._tenure)
             if job.output == "webdataset"
-            else OutcomeBuffer(self._ledger, job.recipe.fingerprint)
+            else OutcomeBuffer(self._ledger, job.recipe.fingerprint, self._tenure)
         )
         self._is_fresh = False
         self._loop: WorkLoop | None = None
@@ -137,7 +135,7 @@ class Driver:
 
     def run(self) -> None:
         """Drive the job to its end and publish it; what makes the whole job fail is in its state, not raised."""
-        reporter = Reporter(self._lease, self.cancel, lambda: self._events.put(LeaseTaken()))
+        reporter = Reporter(self._tenure, self.cancel, lambda: self._events.put(LeaseTaken()))
         last: Progress | None = None
         reason = "the driver ended unexpectedly; please report this with its traceback"
         is_lease_ours = True
@@ -177,7 +175,8 @@ class Driver:
                     self._conclude(last, reporter)
                     return last
             finally:
-                # Whatever ended it: what was stored is not to be done again.
+                # Whatever ended it: what was stored is not to be done again, unless by whoever has taken the job over.
+                self._tenure.require()
                 self._buffer.flush(time.monotonic())
 
     def _leave_checkpoint(self, last: Progress, earlier: EarlierJobs) -> Progress:
@@ -193,7 +192,7 @@ class Driver:
             reporter.close(None)
             # Of a Redis that does not answer, the lease runs out by itself.
             with contextlib.suppress(StateError):
-                self._lease.give_back()
+                self._tenure.give_back()
         else:
             if last is not None:
                 self._show(last)
@@ -234,16 +233,6 @@ class Driver:
                 return loop.work(client, chains)
             finally:
                 chains.drop()
-
-    def _confirm_lease(self) -> None:
-        """Raise LeaseLostError if another driver has taken the job over; else none will for the next seconds."""
-        try:
-            self._lease.publish(self.latest)
-        except LeaseLostError:
-            raise
-        except StateError as error:
-            # Without Redis, nobody can take it over.
-            log.warning("%s; the run goes on", error, extra={"job_id": self.job.id})
 
     def _show(self, progress: Progress, reporter: Reporter | None = None) -> None:
         self._shown.show(progress)

@@ -71,12 +71,19 @@ class Ledger:
         """Write one part; it is there whole, or not at all."""
         self.append_rows([outcome_row(outcome, recipe_fingerprint) for outcome in outcomes])
 
-    def append_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write one part of rows that `outcome_row` has made."""
+    def append_rows(self, rows: Sequence[Mapping[str, Any]]) -> str:
+        """Write one part of rows that `outcome_row` has made; return its path."""
         # As text, whatever they are: a type that is told by the values would differ from part to part.
         carried = dict.fromkeys(name for row in rows for name in row if name not in NAMES)
         schema = pa.schema([*SCHEMA, *((name, pa.string()) for name in carried)])
-        self._write(self._new_part(), pa.Table.from_pylist(rows, schema=schema))
+        part = self._new_part()
+        self._write(part, pa.Table.from_pylist(rows, schema=schema))
+        return part
+
+    def remove(self, path: str) -> None:
+        """Remove a part, or what else is in the folder; one that is gone already is no error."""
+        with storage_errors(LedgerError, f"cannot remove {path!r}"), contextlib.suppress(FileNotFoundError):
+            self._fs.rm_file(path)
 
     def tables(self, columns: list[str] | None = None, *, newest_first: bool = False) -> Iterator[pa.Table]:
         """Read the parts in the order in which they were written or the other way round, with all columns or some."""
@@ -199,16 +206,14 @@ class Ledger:
             fs, _ = open_folder(self.folder, self._storage_options, attempts=LOOK_ATTEMPTS)
             write_whole(fs, path, b"")
         # Whoever runs the job may have taken it for a dead one's.
-        with storage_errors(LedgerError, f"cannot remove {path!r}"), contextlib.suppress(FileNotFoundError):
-            fs.rm_file(path)
+        self.remove(path)
 
     def clear_leftovers(self) -> None:
         """Remove what processes that were killed have left half done; only for whoever holds the job's lease."""
         for path in self._ls():
             name = posixpath.basename(path)
             if name.startswith(_PROBE) or (name.startswith(".") and name.endswith(".part")):
-                with storage_errors(LedgerError, f"cannot remove {path!r}"), contextlib.suppress(FileNotFoundError):
-                    self._fs.rm_file(path)
+                self.remove(path)
 
     def _parts(self) -> list[str]:
         return sorted(name for name in self._ls() if name.endswith(".parquet"))

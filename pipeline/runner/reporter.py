@@ -10,7 +10,7 @@ from typing import Final
 
 from pipeline.domain import Progress
 from pipeline.errors import LeaseLostError, StateError
-from pipeline.state import Lease
+from pipeline.runner.tenure import Tenure
 
 log = logging.getLogger(__name__)
 
@@ -32,14 +32,14 @@ class Reporter:
 
     Parameters
     ----------
-    lease : Lease
-        Released with the last snapshot.
+    tenure : Tenure
+        Its lease is released with the last snapshot.
     on_cancel, on_lease_lost : callable
         Called from the reporter's thread: once when somebody asks to cancel, and if another driver took the job over.
     """
 
-    def __init__(self, lease: Lease, on_cancel: Callable[[], None], on_lease_lost: Callable[[], None]) -> None:
-        self._lease = lease
+    def __init__(self, tenure: Tenure, on_cancel: Callable[[], None], on_lease_lost: Callable[[], None]) -> None:
+        self._tenure = tenure
         self._on_cancel = on_cancel
         self._on_lease_lost = on_lease_lost
         self._latest: Progress | None = None
@@ -87,7 +87,7 @@ class Reporter:
                 continue
             job = {"job_id": progress.job_id}
             try:
-                reply = self._lease.publish(progress)
+                reply = self._tenure.publish(progress)
             except LeaseLostError:
                 self._on_lease_lost()
                 return
@@ -121,7 +121,7 @@ class Reporter:
         deadline = time.monotonic() + FINAL_PATIENCE_S
         while True:
             try:
-                self._lease.publish(last)
+                self._tenure.publish(last)
             except StateError as error:
                 if isinstance(error, LeaseLostError) or time.monotonic() > deadline:
                     log.error("the end of job %s is in its ledger, but not in Redis: %s", last.job_id, error)

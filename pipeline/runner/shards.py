@@ -37,6 +37,7 @@ from pipeline.runner.pieces import Piece, PieceFolder
 from pipeline.runner.rows import outcome_row
 from pipeline.runner.seen import SeenKeys
 from pipeline.runner.tasks import pack_shard, task_key
+from pipeline.runner.tenure import Tenure
 from pipeline.stages.sample import member_url, split_member_url
 from pipeline.storage import move_whole, open_folder, storage_errors
 from pipeline.urls import redact
@@ -85,6 +86,8 @@ class ShardBuffer(OutcomeBuffer):
         Raises LeaseLostError if another driver has taken the job over.
     storage_options : mapping, optional
         As in fsspec, for the destination.
+    tenure : Tenure, optional
+        As of `OutcomeBuffer`.
     """
 
     def __init__(
@@ -94,8 +97,9 @@ class ShardBuffer(OutcomeBuffer):
         run_id: str,
         confirm_lease: Callable[[], None],
         storage_options: Mapping[str, Any] | None = None,
+        tenure: Tenure | None = None,
     ) -> None:
-        super().__init__(ledger, job.recipe.fingerprint)
+        super().__init__(ledger, job.recipe.fingerprint, tenure)
         self._job = job
         self._client: Client | None = None
         self._run_id = run_id
@@ -181,6 +185,8 @@ class ShardBuffer(OutcomeBuffer):
 
     def close(self) -> None:
         """Leave nothing but shards."""
+        # Another driver's pieces are in the same folder.
+        self._confirm_lease()
         self._folder.clear(is_last=True)
 
     def _place(self, number: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import multiprocessing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,3 +156,12 @@ def all_scenes(
 def scenes(all_scenes: Scenes, web: Web) -> Scenes:
     """Return the maker of scenes; the web server has forgotten what other tests said."""
     return all_scenes
+
+
+@pytest.fixture(autouse=True)
+def no_survivors() -> Iterator[None]:
+    """End what drivers a test has left, stopped ones too: they would hold the end of the tests for ever."""
+    yield
+    for process in multiprocessing.active_children():
+        process.kill()
+        process.join()

@@ -14,6 +14,7 @@ from redis import Redis
 
 import pipeline
 from pipeline.domain import Job, Progress
+from pipeline.errors import StateError
 from pipeline.settings import Settings
 from pipeline.state import JobStore, connect
 from tests.chaos.conftest import Scene, Scenes
@@ -88,6 +89,10 @@ def test_redis_is_killed_ten_times_and_everybody_sees_the_right_end(
             if number == RESTARTS - 1:
                 scene.site.serve(delay_s=0.0)
                 wait_until(lambda: stored_files(plan) == len(scene.undisturbed.sha256_by_key), "the last image", 60)
+                # For longer than a question waits: the driver has to ask again.
+                for _ in range(2):
+                    with pytest.raises(StateError):
+                        store.progress(plan.job_id)
             else:
                 before = stored_files(plan)
                 wait_until(lambda before=before: stored_files(plan) > before, "images without Redis", 60)

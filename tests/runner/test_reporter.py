@@ -10,6 +10,7 @@ from pipeline.domain import Job, Progress
 from pipeline.errors import JobConflictError
 from pipeline.runner import reporter as reporter_module
 from pipeline.runner.reporter import Reporter
+from pipeline.runner.tenure import Tenure
 from pipeline.state import JobStore, Lease
 
 JOB = Job("nightly", "/in", "/out")
@@ -27,7 +28,7 @@ def test_a_run_that_is_still_starting_keeps_its_lease_though_it_has_nothing_to_s
     store: JobStore, lease: Lease
 ) -> None:
     """Workers of a queue may take minutes: nobody else is to run the job meanwhile."""
-    reporter = Reporter(lease, lambda: None, lambda: None)
+    reporter = Reporter(Tenure(lease, lambda: Progress(JOB.id)), lambda: None, lambda: None)
     reporter.report(Progress(JOB.id, "processing"))
     is_over = threading.Event()
     is_over.wait(3 * LEASE_S)
@@ -37,7 +38,7 @@ def test_a_run_that_is_still_starting_keeps_its_lease_though_it_has_nothing_to_s
 
 
 def test_a_run_that_is_watched_and_says_nothing_loses_its_lease(store: JobStore, lease: Lease) -> None:
-    reporter = Reporter(lease, lambda: None, lambda: None)
+    reporter = Reporter(Tenure(lease, lambda: Progress(JOB.id)), lambda: None, lambda: None)
     reporter.report(Progress(JOB.id, "processing"))
     reporter.watch()
     for progress in store.updates(JOB.id, 20):
