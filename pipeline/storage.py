@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
-import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +15,7 @@ from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.errors import DestinationError, PipelineError
+from pipeline.local_files import move_file, replace_file
 from pipeline.urls import OBJECT_STORES, redact, redact_within, scheme_of
 
 # Concurrent requests of one process to one store; botocore's own ten would be the limit of a run.
@@ -34,10 +32,6 @@ _CREDENTIALS: Final = "give storage_options=, or AWS_ACCESS_KEY_ID and AWS_SECRE
 REFUSALS: Final = frozenset({"ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"})
 
 _S3: Final = frozenset({"s3", "s3a"})
-
-# Whether the system knows files without a name; and what a disk answers that does not.
-_MAY_BE_UNNAMED: Final = hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd")  # noqa: PTH112
-_NO_UNNAMED: Final = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.EPERM, errno.EXDEV, errno.ENOSYS})
 
 
 def absolute(place: str | os.PathLike[str]) -> str:
@@ -96,7 +90,7 @@ def write_whole(fs: fsspec.AbstractFileSystem, path: str, data: bytes, *, makes_
     What was there before is replaced. If it fails, nothing is left behind; what is raised is the file system's own
     error, which `storage_errors` translates.
     """
-    write = _replace if isinstance(fs, LocalFileSystem) else fs.pipe_file
+    write = replace_file if isinstance(fs, LocalFileSystem) else fs.pipe_file
     try:
         write(path, data)
     except FileNotFoundError:
@@ -120,15 +114,7 @@ def move_whole(fs: fsspec.AbstractFileSystem, path: str, target: str) -> None:
     not replaced: it is an error.
     """
     if isinstance(fs, LocalFileSystem):
-        try:
-            os.link(path, target)
-        except OSError as error:
-            # A disk without hard links.
-            if error.errno not in _NO_UNNAMED:
-                raise
-            Path(path).replace(target)
-        else:
-            Path(path).unlink()
+        move_file(path, target)
     else:
         # Not `mv`, which takes brackets in a name for a pattern.
         try:
@@ -213,60 +199,6 @@ def storage_errors(kind: type[PipelineError], what: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise kind(f"{what}: {reason_of(error)}") from error
-
-
-def _replace(path: str, data: bytes) -> None:
-    # Not `tempfile`, whose files only their owner can read; and short, so that any name that fits can be written.
-    partial = Path(path).with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        if not _write_unnamed(path, partial, data):
-            with partial.open("xb", buffering=0) as file:
-                _write_all(file, data)
-            partial.replace(path)
-    finally:
-        with suppress(OSError):  # After a success it has moved; after a failure there may not even be a folder.
-            partial.unlink()
-
-
-def _write_unnamed(path: str, partial: Path, data: bytes) -> bool:
-    """Write a file that gets its name when it is whole: of a process that is killed before, nothing is left.
-
-    Returns False, with nothing done, where there are no such files: outside of Linux, and on some network disks.
-    """
-    if not _MAY_BE_UNNAMED:
-        return False
-    try:
-        descriptor = os.open(partial.parent, os.O_TMPFILE | os.O_WRONLY, 0o666)
-    except OSError as error:
-        return _is_supported(error)
-    with open(descriptor, "wb", buffering=0) as file:  # noqa: PTH123
-        _write_all(file, data)
-        try:
-            _name(file, path)
-        except FileExistsError:
-            _name(file, partial)
-            partial.replace(path)
-        except OSError as error:
-            return _is_supported(error)
-    return True
-
-
-def _is_supported(error: OSError) -> bool:
-    """Return False for what a disk answers that knows no files without a name; raise whatever else it is."""
-    if error.errno in _NO_UNNAMED:
-        return False
-    raise error
-
-
-def _write_all(file: FileIO, data: bytes) -> None:
-    remaining = memoryview(data)
-    while remaining:
-        remaining = remaining[file.write(remaining) :]
-
-
-def _name(file: FileIO, path: str | Path) -> None:
-    # Only with a folder's descriptor, which an absolute path makes meaningless, does Python follow the link.
-    os.link(f"/proc/self/fd/{file.fileno()}", path, src_dir_fd=file.fileno())
 
 
 def is_object_store(fs: fsspec.AbstractFileSystem) -> bool:

@@ -85,8 +85,8 @@ def test_a_process_that_is_killed_while_it_writes_leaves_nothing(tmp_path: Path)
     """Its file has no name until it is whole."""
     script = """
 import os, sys
-from pipeline import storage
-storage._name = lambda *_: os.kill(os.getpid(), 9)
+from pipeline import local_files, storage
+local_files._name = lambda *_: os.kill(os.getpid(), 9)
 fs, path = storage.open_folder(sys.argv[1])
 storage.write_whole(fs, f"{path}/file", b"abc")
 """
@@ -105,7 +105,7 @@ def test_a_disk_that_knows_no_files_without_a_name_gets_hidden_ones(
         assert path == tmp_path
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("pipeline.storage.os.open", refuse)
+    monkeypatch.setattr("pipeline.local_files.os.open", refuse)
     fs, path = open_folder(str(tmp_path))
     for content in (b"abc", b"de"):
         write_whole(fs, f"{path}/file", content)

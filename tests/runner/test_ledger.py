@@ -146,7 +146,7 @@ def test_a_part_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("pipeline.storage._write_all", write_half)
+        patched.setattr("pipeline.local_files._write_all", write_half)
         with pytest.raises(LedgerError, match="No space left"):
             ledger.append([stored("b")], "f00d")
     assert [row["key"] for row in ledger.read().to_pylist()] == ["a"]
