@@ -60,7 +60,7 @@ def crash_or_eat_memory() -> None:
 
 
 def is_sandboxed() -> bool:
-    return Path(sys.argv[0]).name == "sandboxed.py"
+    return Path(sys.argv[0]).name == "child.py"
 
 
 def raise_oddly() -> None:

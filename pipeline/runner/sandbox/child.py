@@ -1,8 +1,7 @@
 """The process of a sandbox: makes one image after the other, and may die of one.
 
-It is started by `sandbox` with ``python -m pipeline.runner.sandboxed``. Both ends speak in pickles, over its standard
-input and output: it is given its equipment and then images; it names each stage that it begins, and gives the image
-back.
+`parent` starts it with ``python -m pipeline.runner.sandbox.child``. Both ends speak in pickles, over its standard input
+and output: it is given its equipment and then images; it names each stage that it begins, and gives the image back.
 """
 
 from __future__ import annotations
