@@ -10,6 +10,7 @@ from distributed import Client, Future, KilledWorker
 
 from pipeline.domain import Job, Outcome, Stage
 from pipeline.errors import ClusterError, WorkerLostError
+from pipeline.runner.cluster import SCHEDULER_GONE, gather_results
 from pipeline.runner.core import Batch
 from pipeline.runner.events import Step, TaskEnded
 from pipeline.runner.tasks import TASKS, sandbox_batch, task_key, tell_contents
@@ -121,7 +122,7 @@ class Chains:
                 if step != "fetch" or not self._job.deduplicate:
                     del self._chains[number].futures[step]
         # Even of nothing, a gathering waits for the loop's next turn.
-        for (number, step), result in self._client.gather(wanted, errors="skip").items() if wanted else ():
+        for (number, step), result in gather_results(self._client, wanted).items() if wanted else ():
             if result is None:
                 heard.losses.append(self._lose(number))
             elif step == "digest":
@@ -165,7 +166,7 @@ class Chains:
     def _lose(self, number: int) -> Loss:
         futures = self._chains.pop(number).futures
         if self._client.status != "running":
-            raise ClusterError("the Dask scheduler is gone; what was stored is in the ledger: the job can be resumed")
+            raise ClusterError(SCHEDULER_GONE)
         # Of a chain whose worker died, the stage that it died of and all later ones have failed.
         step = next((step for step, future in futures.items() if future.status == "error"), next(iter(futures)))
         stage: Stage = "fetch" if step == "digest" else "resize" if step == "sandbox" else step

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 
 import dask
 from dask.system import CPU_COUNT
-from distributed import Client, LocalCluster
+from distributed import Client, Future, LocalCluster
 from distributed.deploy import Cluster
 
 from pipeline.errors import ClusterError
@@ -25,6 +25,11 @@ from pipeline.runner.starting import CLUSTER_CONFIG, starting
 ClusterPlace: TypeAlias = str | os.PathLike[str] | Mapping[str, Any] | Cluster
 
 DASHBOARD_PORT: Final = 8787
+
+SCHEDULER_GONE: Final = "the Dask scheduler is gone; what was stored is in the ledger: the job can be resumed"
+
+# How long a scheduler in mid-run may take to answer; a job whose driver says nothing for longer is stalled.
+SILENCE_PATIENCE_S: Final = 25.0
 
 # Its page shows the job on the dashboard. Only a name here: what people see is no business of the run's.
 PRELOADED_BY_SCHEDULER: Final = "pipeline.interfaces.dashboard"
@@ -75,9 +80,42 @@ def check_scheduler(place: ClusterPlace, timeout_s: float = ANSWER_PATIENCE_S) -
 
 
 def count_threads(client: Client) -> int:
-    """Return the worker threads of the cluster; 1 for a cluster that is still to get its first worker."""
-    threads: int = sum(client.nthreads().values())
+    """Return the worker threads of the cluster; 1 for a cluster that is still to get its first worker.
+
+    Raises
+    ------
+    ClusterError
+        If the scheduler does not answer.
+    """
+    with _answer_expected():
+        threads: int = sum(client.sync(client.scheduler.ncores, callback_timeout=SILENCE_PATIENCE_S).values())
     return max(1, threads)
+
+
+def gather_results(client: Client, futures: Mapping[Any, Future]) -> dict[Any, Any]:
+    """Return the results of tasks that have ended, without those that are gone.
+
+    Raises
+    ------
+    ClusterError
+        If the scheduler does not answer. (Dask's own `gather` would wait for it for ever.)
+    """
+    with _answer_expected():
+        found: dict[Any, Any] = client.sync(client._gather, futures, errors="skip", callback_timeout=SILENCE_PATIENCE_S)
+    return found
+
+
+@contextlib.contextmanager
+def _answer_expected() -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError as error:
+        raise ClusterError(
+            f"the Dask scheduler has not answered for {SILENCE_PATIENCE_S:g} seconds; see whether it runs and can be "
+            "reached, then resume the job: what was stored is in the ledger"
+        ) from error
+    except OSError as error:
+        raise ClusterError(SCHEDULER_GONE) from error
 
 
 @contextlib.contextmanager

@@ -20,6 +20,8 @@ from typing import Any, Final
 
 import pipeline
 from pipeline.domain import Output
+from pipeline.errors import JobNotFoundError
+from pipeline.state import JobStore
 from pipeline.state.script import JobScript
 from tests.chaos.oracle import SMALL
 
@@ -103,6 +105,14 @@ def end_of(process: ForkServerProcess, timeout_s: float = 120) -> int:
     process.join(timeout_s)
     assert process.exitcode is not None, f"not ended within {timeout_s:g} s"
     return process.exitcode
+
+
+def images_of(store: JobStore, plan: Plan) -> int:
+    """Return how many images a job has stored, as everybody sees."""
+    try:
+        return store.progress(plan.job_id).stored
+    except JobNotFoundError:
+        return 0
 
 
 def _live(plan: Plan, prepare: Prepare | None) -> None:

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.domain import Output
-from pipeline.errors import JobNotFoundError
-from tests.chaos.conftest import Scene, Scenes
-from tests.chaos.lives import Plan, end_of
+from tests.chaos.conftest import Scenes
+from tests.chaos.lives import Plan, end_of, images_of
 from tests.chaos.oracle import witnessed
 from tests.interfaces.commands import wait_until
 
@@ -35,7 +34,7 @@ def test_a_driver_that_was_frozen_until_another_took_over_writes_nothing_more(sc
     ]
     drivers = [plan.begin() for plan in plans]
     for plan, driver in zip(plans, drivers, strict=True):
-        wait_until(lambda plan=plan: images_of(scene, plan) > 1 / plan.flush_s, "an Outcome", 60)
+        wait_until(lambda plan=plan: images_of(scene.store, plan) > 1 / plan.flush_s, "an Outcome", 60)
         os.kill(driver.pid, signal.SIGSTOP)
     for plan in plans:
         wait_until(lambda plan=plan: scene.store.progress(plan.job_id).status == "stalled", "the end of a lease")
@@ -50,14 +49,6 @@ def test_a_driver_that_was_frozen_until_another_took_over_writes_nothing_more(sc
             assert end_of(driver) == 0
         assert everything_in(plan) == before
         scene.require_same(plan)
-
-
-def images_of(scene: Scene, plan: Plan) -> int:
-    """Return how many images a job has, as everybody sees."""
-    try:
-        return scene.store.progress(plan.job_id).stored
-    except JobNotFoundError:
-        return 0
 
 
 def everything_in(plan: Plan) -> dict[str, bytes]:
