@@ -61,6 +61,9 @@ def open_folder(
         return LocalFileSystem(), absolute(url)
     options = {"use_listings_cache": False, **(storage_options or {})}
     is_s3 = scheme_of(url) in _S3
+    if is_s3 and "@" in url.partition("://")[2].partition("/")[0]:
+        # botocore would quote it.
+        raise ValueError(f"a bucket's name has no '@'; {_CREDENTIALS}")
     fs, path = fsspec.core.url_to_fs(url, **(_s3_options(options, attempts) if is_s3 else options))
     if is_s3:
         # botocore waits longer each time, so s3fs is not to do so too; only a body that breaks off is its to ask for.
