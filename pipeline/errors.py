@@ -22,6 +22,7 @@
         │   ├── MissingError         nothing is there (404, 410, no such file)
         │   ├── AccessError          not allowed (401, 403, file permissions)
         │   ├── AddressError         the URL or its address is refused
+        │   ├── LinkError            a link that leads out of the collection's folder
         │   ├── RobotsError          the server forbids such use of it (X-Robots-Tag)
         │   ├── ServerError          the server failed or answers something else
         │   ├── TimeoutFetchError    no whole answer in time
@@ -135,6 +136,12 @@ class AddressError(FetchError):
     """The URL, or the address that it leads to, is refused."""
 
     remedy = "Only http and https to public addresses are fetched; allow private ones with --allow-private."
+
+
+class LinkError(FetchError):
+    """It is a link that leads out of the folder that the user has named."""
+
+    remedy = "Follow such links with --follow-links if you trust whoever has made the folder; or put the file there."
 
 
 class RobotsError(FetchError):

@@ -24,7 +24,8 @@ def keep_list(
 ) -> Job:
     """Write a list of images beside the ledger, where any process finds it; return the job with that collection.
 
-    URLs with secrets are sealed: the job reads them again, and nobody who points at that file.
+    URLs with secrets, and local paths in an object store, are sealed: the job reads them again, and nobody who points
+    at that file.
 
     Raises
     ------
@@ -34,8 +35,13 @@ def keep_list(
     from pipeline.runner.ledger import Ledger
 
     urls = [absolute(entry) for entry in entries]
-    purpose = list_purpose(job.id)
-    lines = "".join(f"{json.dumps(seal.seal(url, purpose) if has_secret(url) else url)}\n" for url in urls)
+    purpose, is_near = list_purpose(job.id), "://" not in job.destination
+    # Sealed too, since others may write there: what a list from an object store says of this machine's files.
+    is_kept_open = [not has_secret(url) and (is_near or "://" in url) for url in urls]
+    lines = "".join(
+        f"{json.dumps(url if is_open else seal.seal(url, purpose))}\n"
+        for url, is_open in zip(urls, is_kept_open, strict=True)
+    )
     # Named by its content: another list under the same id is another collection.
     content = "".join(f"{json.dumps(url)}\n" for url in urls)
     digest = hashlib.blake2b(content.encode(), digest_size=8).hexdigest()

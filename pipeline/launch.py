@@ -22,7 +22,7 @@ from pipeline.kept_list import keep_list
 from pipeline.local_run import LEAVE_PATIENCE_S
 from pipeline.sealing import Seal
 from pipeline.settings import Settings
-from pipeline.sources import first_item, open_collection
+from pipeline.sources import first_item, folder_of, open_collection
 from pipeline.state import JobStore, connect
 from pipeline.storage import absolute, reason_of, require_no_secret
 from pipeline.urls import redact
@@ -60,6 +60,7 @@ def run(
     carry_columns: Sequence[str] = (),
     storage_options: Mapping[str, Any] | None = None,
     allow_private: bool | None = None,
+    follow_links: bool = False,
     timeout: float = 30.0,
     retries: int = 2,
     connections_per_host: int = 16,
@@ -120,6 +121,8 @@ def run(
         As in fsspec; never written down, so whoever resumes the job elsewhere gives them again.
     allow_private : bool, optional
         Whether sources may be on addresses that are not public; ``PIPELINE_ALLOW_PRIVATE`` if not given.
+    follow_links : bool
+        Whether a folder's links to files outside of it are followed, see docs/security.md; else such images fail.
     timeout : float
         Seconds for one whole answer of a source.
     retries : int
@@ -165,14 +168,15 @@ def run(
     limits = ImageLimits(image_timeout, image_memory_mib)
     job = Job(job_id or new_job_id(), place, absolute(destination), recipe, policy, *columns, *how, limits)
     require_no_secret(job.destination)
-    where = (storage_options, client, cluster, workers, dask_report)
+    where = (storage_options, client, cluster, workers, dask_report, follow_links)
     asked = (collection, replace(job, id=job_id or _ANY_ID), where)
     if active := _find_active(asked):
         active.show()
         return active
     if job_id and (ending := find_active(job_id)) and not ending.goes_on:
         ending.join(LEAVE_PATIENCE_S)
-    _check_readable(collection, job, storage_options)
+    folder = _check_readable(collection, job, storage_options)
+    job = replace(job, fetch=replace(policy, within=None if follow_links else folder))
     store = _store_of(settings)
     connect_cluster = choose_cluster(settings, client, cluster, workers)
     if dask_report is not None:
@@ -263,10 +267,13 @@ def new_job_id() -> str:
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
-def _check_readable(collection: Place | Sequence[Place], job: Job, storage_options: Mapping[str, Any] | None) -> None:
-    first_item(
-        open_collection(collection, columns=job.columns, storage_options=storage_options, exclude=job.destination)
-    )
+def _check_readable(
+    collection: Place | Sequence[Place], job: Job, storage_options: Mapping[str, Any] | None
+) -> str | None:
+    """Make sure that there is an image; return the local folder that the collection is, if it is one."""
+    opened = open_collection(collection, columns=job.columns, storage_options=storage_options, exclude=job.destination)
+    first_item(opened)
+    return folder_of(opened)
 
 
 def _settle(

@@ -25,7 +25,7 @@ from pipeline.domain import FetchPolicy, Item, Job, ManifestColumns, Outcome, Re
 from pipeline.errors import StageError, error_named
 from pipeline.runner.images import Carried, Equipment
 from pipeline.settings import Settings
-from pipeline.sources import first_item, open_collection
+from pipeline.sources import first_item, folder_of, open_collection
 from pipeline.stages.codec import open_image
 from pipeline.stages.resize import resize_image, scale_image
 from pipeline.storage import absolute
@@ -196,6 +196,7 @@ def plan(
     url_column: str = "url",
     storage_options: Mapping[str, Any] | None = None,
     allow_private: bool | None = None,
+    follow_links: bool = False,
 ) -> Plan:
     """Try a sample of a collection on one core, and estimate the whole; nothing is kept.
 
@@ -215,6 +216,8 @@ def plan(
         As in fsspec.
     allow_private : bool, optional
         Whether sources may be on addresses that are not public; ``PIPELINE_ALLOW_PRIVATE`` if not given.
+    follow_links : bool
+        As in `pipeline.run`.
 
     Returns
     -------
@@ -231,7 +234,8 @@ def plan(
     items = iter(opened)
     head = list(itertools.islice(items, SAMPLE_FROM_ITEMS))
     sample = head[:: max(1, len(head) // SAMPLE_ITEMS)][:SAMPLE_ITEMS]
-    with _trial(recipe, storage_options, allow_private) as equipment:
+    within = None if follow_links else folder_of(opened)
+    with _trial(recipe, storage_options, allow_private, within) as equipment:
         carried = sync(get_loop(), _fetch_together, equipment, sample)
         outcomes = [equipment.finish(fetched) for fetched in carried]
     peak_bytes = max((_decoded_bytes(fetched.payload) for fetched in carried), default=0)
@@ -288,14 +292,17 @@ async def _fetch_together(equipment: Equipment, items: Sequence[Item]) -> list[C
 
 @contextlib.contextmanager
 def _trial(
-    recipe: Recipe, storage_options: Mapping[str, Any] | None, allow_private: bool | None
+    recipe: Recipe,
+    storage_options: Mapping[str, Any] | None,
+    allow_private: bool | None,
+    within: str | None = None,
 ) -> Iterator[Equipment]:
     settings = Settings.from_environ()
     if allow_private is None:
         allow_private = settings.allow_private
     card = choose_model(recipe, settings)
     with tempfile.TemporaryDirectory(prefix="pipeline-") as folder:
-        policy = FetchPolicy(timeout_s=TRIAL_TIMEOUT_S, retries=0, allow_private=allow_private)
+        policy = FetchPolicy(TRIAL_TIMEOUT_S, retries=0, allow_private=allow_private, within=within)
         job = Job("trial", "a sample", folder, recipe, policy)
         equipment = Equipment(job, card, storage_options)
         try:

@@ -66,6 +66,25 @@ def test_tasks_carry_the_names_of_stages_and_job(photographs: Path, tmp_path: Pa
     assert not {prefix for prefix in prefixes if "nightly" in prefix}
 
 
+@pytest.mark.parametrize("pattern", ["", "/*.jpg"])
+def test_a_link_out_of_the_folder_is_an_outcome_of_its_own_unless_links_are_followed(
+    tmp_path: Path, client: Client, pattern: str
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "good.jpg").write_bytes(make_photograph(1))
+    (tmp_path / "private.jpg").write_bytes(make_photograph(2))
+    (photos / "out.jpg").symlink_to("../private.jpg")
+    job = pipeline.run(f"{photos}{pattern}", tmp_path / "out", SMALL, client=client)
+    job.wait()
+    assert dict(job.outcomes()[["key", "status"]].to_numpy()) == {"good": "stored", "out": "failed"}
+    (failure,) = job.failures().itertuples()
+    assert (failure.stage, failure.error) == ("fetch", "LinkError")
+    assert "--follow-links" in failure.remedy
+    followed = pipeline.run(f"{photos}{pattern}", tmp_path / "out", SMALL, client=client, follow_links=True)
+    assert (followed.wait().stored, followed.progress.skipped) == (1, 1)
+
+
 def test_a_bad_image_costs_one_image(web: Web, tmp_path: Path, client: Client) -> None:
     good = make_photograph(1)
     urls = [

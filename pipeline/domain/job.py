@@ -51,6 +51,8 @@ class FetchPolicy:
     user_agent : str or None
         Who asks, such as ``lab-crawler/1.0 (+https://lab.example/crawler)``: sent before our own name. At most 200
         printable letters of ASCII.
+    within : str or None
+        The local folder that links of its files must not lead out of; None for links to anywhere.
 
     Raises
     ------
@@ -67,6 +69,7 @@ class FetchPolicy:
     requests_per_second: float | None = None
     respect_robots: bool = True
     user_agent: str | None = None
+    within: str | None = None
 
     def __post_init__(self) -> None:
         if self.places is not None:

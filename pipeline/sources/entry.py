@@ -56,10 +56,11 @@ class ItemMaker:
         try:
             if row.problem:
                 raise ValueError(row.problem)
-            written = self._open(_require_url(self._columns.url, values[0]))
+            given = _require_url(self._columns.url, values[0])
+            written = self._open(given)
             # Who carries the very column of the URLs does not mean their secrets.
             extra = tuple((name, redact(written) if value == written else value) for name, value in extra)
-            url = self._resolve(written)
+            url = self._resolve(written, is_own=is_sealed(given))
             key = key_for_url(written) if self._register is None else self._claim(self._register, name, url)
         except ValueError as error:
             problem = f"{self._unit} {row.number} of {redact(self._manifest.url)!r}: {error}"
@@ -74,10 +75,12 @@ class ItemMaker:
             raise ValueError("a sealed URL is opened by no job but the one that has kept it")
         return self._unseal(written)
 
-    def _resolve(self, written: str) -> str:
-        url = self._manifest.resolve(written)
-        if self._manifest.is_web and scheme_of(url) in _LOCAL:
-            raise ValueError("a manifest from the web names no files of this machine")
+    def _resolve(self, written: str, *, is_own: bool) -> str:
+        # A path that was sealed here is the user's, wherever its list has been kept.
+        url = written if is_own else self._manifest.resolve(written)
+        if not (is_own or self._manifest.is_local) and scheme_of(url) in _LOCAL:
+            where = "the web" if self._manifest.is_web else "an object store"
+            raise ValueError(f"a manifest from {where} names no files of this machine")
         return url
 
     def _claim(self, register: KeyRegister, value: Any, url: str) -> str:

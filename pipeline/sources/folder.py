@@ -89,6 +89,10 @@ def _local_entry(entry: os.DirEntry[str]) -> Entry:
 
 
 def _is_listed(entry: os.DirEntry[str]) -> bool:
-    if entry.is_dir(follow_symlinks=False) or entry.is_file():
+    if entry.is_dir(follow_symlinks=False):
         return True
-    return entry.is_symlink() and not os.path.exists(entry.path)  # noqa: PTH110
+    try:
+        return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))  # noqa: PTH110
+    except OSError:
+        # A link in a circle, or into a folder that is closed to us: one image that cannot be read.
+        return True

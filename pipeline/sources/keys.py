@@ -32,9 +32,9 @@ _LOOKS_DIGESTED: Final = re.compile(r"-[0-9a-f]{16}\Z", re.IGNORECASE)
 _LOOKS_NUMBERED: Final = re.compile(r"(line|row)-\d+\Z", re.IGNORECASE)
 _FORBIDDEN: Final = re.compile(r'[<>:"/\\|?*]')
 _QUERY_OR_FRAGMENT: Final = re.compile(r"[?#]")
-# Windows' device names, which no suffix makes harmless, and the folder of the ledgers.
+# Windows' device names, which no suffix makes harmless, and the folders of the ledgers and of shards in the making.
 _RESERVED: Final = frozenset(
-    {"CON", "PRN", "AUX", "NUL", "CLOCK$", "CONIN$", "CONOUT$", "_LEDGER"}
+    {"CON", "PRN", "AUX", "NUL", "CLOCK$", "CONIN$", "CONOUT$", "_LEDGER", "_SHARDS"}
     | {f"{port}{number}" for port in ("COM", "LPT") for number in "0123456789¹²³"}
 )
 

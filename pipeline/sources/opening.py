@@ -97,6 +97,14 @@ def open_collection(
     return opened
 
 
+def folder_of(collection: Collection) -> str | None:
+    """Return the local folder that a collection is found in; None if its images are named one by one, or are elsewhere.
+
+    What is found there must not be somewhere else: a link in it is not the user's word.
+    """
+    return collection.root.path if isinstance(collection, Tree) and collection.root.is_local else None
+
+
 def first_item(collection: Collection) -> Item:
     """Return the first Item, which tells that there is one.
 

@@ -182,7 +182,7 @@ class Fetcher:
         if scheme in LOCAL:
             async with asyncio.timeout(self._policy.timeout_s):
                 path = fsspec.core.strip_protocol(url)
-                return await asyncio.to_thread(read_local, path, self._policy.max_bytes, known)
+                return await asyncio.to_thread(read_local, path, self._policy.max_bytes, known, self._policy.within)
         # The wait for a turn is not the store's fault, so it comes before the time-out.
         async with self._gate(_bucket_of(url)), asyncio.timeout(self._policy.timeout_s):
             return await read_object(

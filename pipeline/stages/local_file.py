@@ -6,11 +6,11 @@ import os
 import stat
 
 from pipeline import fingerprints
-from pipeline.errors import MissingError
+from pipeline.errors import LinkError, MissingError
 from pipeline.stages.reading import Read, require_size
 
 
-def read_local(path: str, max_bytes: int, known: str = "") -> Read:
+def read_local(path: str, max_bytes: int, known: str = "", within: str | None = None) -> Read:
     """Read a regular file; a pipe or a device is refused, not waited for.
 
     fsspec's LocalFileSystem is as fast, but it opens pipes and waits.
@@ -21,16 +21,22 @@ def read_local(path: str, max_bytes: int, known: str = "") -> Read:
     max_bytes : int
     known : str
         A fingerprint: from a file that has it, nothing is read.
+    within : str, optional
+        A folder that no link on the way may lead out of.
 
     Raises
     ------
     OSError
         If it cannot be read.
+    LinkError
+        If a link leads out of `within`.
     MissingError
         If it is no regular file.
     TooLargeError
         If it has more than `max_bytes` bytes.
     """
+    if within is not None:
+        path = _followed(path, within)
     with open(path, "rb", buffering=0, opener=_open_without_waiting) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
@@ -40,6 +46,15 @@ def read_local(path: str, max_bytes: int, known: str = "") -> Read:
             return Read(None, fingerprint)
         require_size(status.st_size, max_bytes)
         return Read(file.readall(), fingerprint)
+
+
+def _followed(path: str, within: str) -> str:
+    """Return where a path leads, which has no links in it any more."""
+    folder = os.path.realpath(within)
+    found = os.path.realpath(path)
+    if found != folder and not found.startswith(folder.rstrip(os.sep) + os.sep):
+        raise LinkError(f"it is a link that leads out of {within!r}; --follow-links follows it nevertheless")
+    return found
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

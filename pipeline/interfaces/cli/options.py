@@ -39,6 +39,9 @@ KeepCopyright = Annotated[
 AllowPrivate = Annotated[
     bool | None, typer.Option("--allow-private", help="Allow sources on addresses that are not public.")
 ]
+FollowLinks = Annotated[
+    bool, typer.Option("--follow-links", help="Follow a folder's links to files outside of it; else these fail.")
+]
 ConnectionsPerHost = Annotated[int, typer.Option(metavar="N", help="Requests at once to a web server, at most.")]
 RequestsPerSecond = Annotated[
     float | None, typer.Option(metavar="R", help="Requests a second to a web server, at most; else no limit.")

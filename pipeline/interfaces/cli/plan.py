@@ -19,6 +19,7 @@ from pipeline.interfaces.cli.options import (
     Enhance,
     Enlarge,
     FitOption,
+    FollowLinks,
     FormatOption,
     MaxHeight,
     MaxWidth,
@@ -44,6 +45,7 @@ def plan(
     workers: Annotated[int | None, typer.Option(min=1, help="The cores to estimate for (this machine's).")] = None,
     url_column: UrlColumn = "url",
     allow_private: AllowPrivate = None,
+    follow_links: FollowLinks = False,
     json: AsJson = False,
 ) -> None:
     """Try a sample of a collection and estimate the whole run; nothing is stored."""
@@ -59,7 +61,14 @@ def plan(
     }
     chosen = make_recipe(recipe, options)
     with Console(stderr=True).status("Trying a sample …"):
-        found = pipeline.plan(collection, chosen, threads=workers, url_column=url_column, allow_private=allow_private)
+        found = pipeline.plan(
+            collection,
+            chosen,
+            threads=workers,
+            url_column=url_column,
+            allow_private=allow_private,
+            follow_links=follow_links,
+        )
     if json:
         write_json(dataclasses.asdict(found))
     else:
