@@ -21,6 +21,8 @@ from pipeline.runner.named_cluster import connect_client, find_class, open_named
 from pipeline.runner.quiet import QuietCodecs, quiet_dask
 from pipeline.runner.starting import CLUSTER_CONFIG, starting
 
+log = logging.getLogger(__name__)
+
 # What a user may say of his cluster.
 ClusterPlace: TypeAlias = str | os.PathLike[str] | Mapping[str, Any] | Cluster
 
@@ -79,17 +81,40 @@ def check_scheduler(place: ClusterPlace, timeout_s: float = ANSWER_PATIENCE_S) -
         pass
 
 
-def count_threads(client: Client) -> int:
-    """Return the worker threads of the cluster; 1 for a cluster that is still to get its first worker.
+class Crew:
+    """The workers of a run's cluster, who come and go, and whom a local cluster is to have as many as it began with.
 
-    Raises
-    ------
-    ClusterError
-        If the scheduler does not answer.
+    Dask gives a worker of a local cluster up for good if, a while after it died, its successor is not there just then:
+    of workers that die again and again none would be left.
+
+    Parameters
+    ----------
+    client : distributed.Client
     """
-    with _answer_expected():
-        threads: int = sum(client.sync(client.scheduler.ncores, callback_timeout=SILENCE_PATIENCE_S).values())
-    return max(1, threads)
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._is_known_empty = False
+
+    def count_threads(self) -> int:
+        """Return the worker threads of the cluster, at least 1: it may be still to get its first worker.
+
+        Raises
+        ------
+        ClusterError
+            If the scheduler does not answer.
+        """
+        with _answer_expected():
+            ncores: dict[str, int] = self._client.sync(
+                self._client.scheduler.ncores, callback_timeout=SILENCE_PATIENCE_S
+            )
+        cluster = self._client.cluster
+        if isinstance(cluster, LocalCluster) and len(cluster.workers) < len(cluster.worker_spec):
+            cluster.scale(len(cluster.worker_spec))
+        elif not ncores and not self._is_known_empty:
+            log.warning("the Dask cluster has no workers; the run waits for some")
+        self._is_known_empty = not ncores
+        return max(1, sum(ncores.values()))
 
 
 def gather_results(client: Client, futures: Mapping[Any, Future]) -> dict[Any, Any]:

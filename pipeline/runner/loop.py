@@ -19,7 +19,7 @@ from pipeline.errors import ClusterError, LeaseLostError
 from pipeline.runner.books import Books
 from pipeline.runner.buffer import OutcomeBuffer
 from pipeline.runner.chains import Chains, Loss
-from pipeline.runner.cluster import count_threads
+from pipeline.runner.cluster import Crew
 from pipeline.runner.contents import Contents
 from pipeline.runner.core import RunCore
 from pipeline.runner.events import (
@@ -114,7 +114,8 @@ class WorkLoop:
             As `pass_over_unchanged`; and if shards cannot be put in place.
         """
         core = self.core
-        core.threads = count_threads(client)
+        crew = Crew(client)
+        core.threads = crew.count_threads()
         cancelled_at: float | None = None
         while not (self._buffer.advance(time.monotonic(), is_last=core.is_over) and core.is_over):
             is_hurried = self._is_equipped and self._feed(chains)
@@ -131,7 +132,7 @@ class WorkLoop:
             self._show_now_and_then(now)
             if self._flush_now_and_then(now):
                 # Workers come and go.
-                core.threads = count_threads(client)
+                core.threads = crew.count_threads()
         return self.finish()
 
     def finish(self) -> Progress:

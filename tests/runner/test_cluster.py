@@ -6,19 +6,22 @@ import os
 import signal
 from pathlib import Path
 
+import dask
 import pytest
 from distributed import Client
 
 import pipeline
 from pipeline.domain import Recipe
 from pipeline.errors import ClusterError
-from pipeline.runner.cluster import check_scheduler, count_threads, open_client
+from pipeline.runner.cluster import Crew, check_scheduler, open_client
 from pipeline.runner.driver import Driver
 from pipeline.runner.images import Carried, Equipment
 from pipeline.runner.ledger import Ledger
 from pipeline.runner.starting import WORKER_ENVIRONMENT
 from pipeline.sources import open_collection
 from pipeline.state import connect
+from tests.fixtures.cluster import DaskCommands
+from tests.interfaces.commands import wait_until
 
 SMALL = Recipe(max_width=100, max_height=100, enhance=None)
 
@@ -43,7 +46,7 @@ def test_a_scheduler_of_dask_s_own_commands_runs_a_job(
 
 def test_the_workers_of_a_job_end_with_it_but_not_those_of_others(scheduler_address: str) -> None:
     with open_client(scheduler_address) as client:
-        assert count_threads(client) == 2
+        assert Crew(client).count_threads() == 2
     check_scheduler(scheduler_address)
 
 
@@ -100,3 +103,31 @@ def test_an_image_that_kills_workers_is_named_and_costs_nothing_else(
     (failed,) = [row for row in rows if row["status"] == "failed"]
     assert (failed["key"], failed["stage"], failed["error"]) == ("autumn/07", "resize", "WorkerLostError")
     assert len(rows) == 40
+
+
+@pytest.mark.slow
+def test_a_local_cluster_gets_workers_again_that_dask_has_given_up() -> None:
+    """So it does when a worker is dead at the moment at which Dask looks whether it came back after its last death."""
+    with open_client(None, workers=2) as client, dask.config.set({"distributed.deploy.lost-worker-timeout": "0.05s"}):
+        crew = Crew(client)
+        pids = client.run(os.getpid)
+        for pid in pids.values():
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not client.cluster.workers, "workers that are given up")
+        assert crew.count_threads() == 1
+        wait_until(lambda: len(client.nthreads()) == 2, "new workers", 60)
+        assert crew.count_threads() == 2
+        assert pids.keys().isdisjoint(client.nthreads())
+
+
+@pytest.mark.slow
+def test_a_cluster_without_workers_is_told_once(dask_commands: DaskCommands, caplog: pytest.LogCaptureFixture) -> None:
+    """Its workers may come any time: they are waited for."""
+    file = str(dask_commands.scheduler_file)
+    with Client(scheduler_file=file, set_as_default=False, timeout=60) as client:
+        crew = Crew(client)
+        for _ in range(3):
+            assert crew.count_threads() == 1
+        assert [record.message for record in caplog.records] == [
+            "the Dask cluster has no workers; the run waits for some"
+        ]
