@@ -38,6 +38,7 @@ class OutcomeBuffer:
         self._recipe_fingerprint = recipe_fingerprint
         self._rows: list[dict[str, Any]] = []
         self._failing_since_s: float | None = None
+        self._parts: list[str] = []
 
     def recover(self, now_s: float) -> None:
         """Bring what earlier runs have left into order, before the ledger is read."""
@@ -72,6 +73,8 @@ class OutcomeBuffer:
             If another driver has taken the job over, and there is no next time.
         """
         if not self._rows:
+            if is_last:
+                self._ledger.require_parts(self._parts)
             return
         if self._tenure and not self._tenure.is_known:
             if not is_last:
@@ -79,16 +82,20 @@ class OutcomeBuffer:
                 return
             self._tenure.confirm()
         try:
+            self._require_last_part()
             part = self._ledger.append_rows(self._rows)
             if self._tenure and not self._tenure.is_known:
                 self._take_back_unless_ours(self._tenure, part)
         except LedgerError as error:
             self._failing_since_s = self._failing_since_s or now_s
-            if is_last or now_s - self._failing_since_s > PATIENCE_S:
+            if is_last or not self._rows or now_s - self._failing_since_s > PATIENCE_S:
                 raise
             log.warning("%s; the run goes on, and it is tried again", error)
         else:
             self._rows, self._failing_since_s = [], None
+            self._parts.append(part)
+            if is_last:
+                self._ledger.require_parts(self._parts)
 
     def keep_suspects(self, keys: Collection[str]) -> None:
         """Keep at once which images have lost their worker."""
@@ -96,6 +103,12 @@ class OutcomeBuffer:
             self._ledger.save_suspects(keys)
         except LedgerError as error:
             log.warning("%s; the run goes on", error)
+
+    def _require_last_part(self) -> None:
+        """Raise LedgerError if the folder was removed since the last time: the images of these rows were in it too."""
+        if self._parts and not self._ledger.has_part(self._parts[-1]):
+            self._rows = []
+            self._ledger.require_parts(self._parts)
 
     def _take_back_unless_ours(self, tenure: Tenure, part: str) -> None:
         """Remove a part that took so long that another driver may have taken the job over, and has.

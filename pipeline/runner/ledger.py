@@ -80,6 +80,19 @@ class Ledger:
         self._write(part, pa.Table.from_pylist(rows, schema=schema))
         return part
 
+    def has_part(self, part: str) -> bool:
+        """Whether a part is there."""
+        with storage_errors(LedgerError, f"cannot look at {part!r}"):
+            return bool(self._fs.exists(part))
+
+    def require_parts(self, parts: Collection[str]) -> None:
+        """Raise LedgerError unless all of these parts are there: a folder may be removed under a run."""
+        if gone := len(set(map(posixpath.basename, parts)) - set(map(posixpath.basename, self._parts()))):
+            raise LedgerError(
+                f"{gone} of {len(parts)} parts of the ledger {redact(self.folder)!r} were removed while the job ran: "
+                "resume the job, which makes their images again"
+            )
+
     def remove(self, path: str) -> None:
         """Remove a part, or what else is in the folder; one that is gone already is no error."""
         with storage_errors(LedgerError, f"cannot remove {path!r}"), contextlib.suppress(FileNotFoundError):

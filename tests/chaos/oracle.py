@@ -92,7 +92,8 @@ class Undisturbed:
         else:
             sha256_by_output = {row["output"]: row["sha256"] for row in rows.values() if row["status"] == "stored"}
             found = {str(path): _sha256(path.read_bytes()) for path in out.rglob("*") if _is_output(path)}
-            assert found == sha256_by_output
+            differing = sorted(found.items() ^ sha256_by_output.items())
+            assert not differing, "files and ledger differ"
         left = [path for path in (out / "_ledger").rglob("*") if path.is_file() and not _IN_LEDGER.match(path.name)]
         assert not left, "something half done is left beside the ledger"
 
