@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -138,7 +137,12 @@ class JobQueue:
     def announce_worker(self, name: str, about: Mapping[str, Any], ttl_s: float) -> None:
         """Say that a queue worker lives, and how it stands, for as long as `ttl_s`."""
         with redis_errors(self._where):
-            self._redis.hset(_WORKERS, name, json.dumps({"until": time.time() + ttl_s, "about": about}))
+            self._redis.hset(_WORKERS, name, json.dumps({"until": self._now_s() + ttl_s, "about": about}))
+
+    def _now_s(self) -> float:
+        # Of one clock for all: those of machines differ, and jump.
+        seconds, microseconds = self._redis.time()
+        return float(seconds) + float(microseconds) / 1e6
 
     def withdraw_worker(self, name: str) -> None:
         """Say that a queue worker ends."""
@@ -149,7 +153,7 @@ class JobQueue:
         """Return what the living queue workers say of themselves, by name."""
         with redis_errors(self._where):
             told = {str(name): json.loads(text) for name, text in self._redis.hgetall(_WORKERS).items()}
-            now = time.time()
+            now = self._now_s()
             gone = [name for name, word in told.items() if word["until"] < now]
             if gone:
                 self._redis.hdel(_WORKERS, *gone)

@@ -119,7 +119,20 @@ class JobHistory(RuleBasedStateMachine):
     @rule(data=st.data())
     def lose(self, data: st.DataObject) -> None:
         """Its worker dies, for whatever reason."""
-        batch = self.choose(data)
+        self.lose_batch(self.choose(data))
+
+    @precondition(lambda self: any(batch.is_suspect for batch in self.in_flight.values()))
+    @rule(times=st.integers(2, MAX_LOSSES_IN_SANDBOX + 1))
+    def lose_again_and_again(self, times: int) -> None:
+        """An image loses every worker that it meets, or whoever is near it."""
+        key = next(batch.items[0].key for batch in self.in_flight.values() if batch.is_suspect)
+        for _ in range(times):
+            self.feed_suspects()
+            for batch in list(self.in_flight.values()):
+                if batch.is_suspect and key in {item.key for item in batch.items}:
+                    self.lose_batch(batch)
+
+    def lose_batch(self, batch: Batch) -> None:
         if batch.is_suspect:
             self.losses_in_sandbox.update(item.key for item in batch.items)
         blamed = self.core.lose_batch(batch.number, "resize", WorkerLostError("it died"), 0.0)
