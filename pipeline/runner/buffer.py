@@ -98,7 +98,15 @@ class OutcomeBuffer:
                 self._ledger.require_parts(self._parts)
 
     def keep_suspects(self, keys: Collection[str]) -> None:
-        """Keep at once which images have lost their worker."""
+        """Keep at once which images have lost their worker.
+
+        Raises
+        ------
+        LeaseLostError
+            If another driver has taken the job over, who keeps his own.
+        """
+        if self._tenure:
+            self._tenure.require()
         try:
             self._ledger.save_suspects(keys)
         except LedgerError as error:
