@@ -12,7 +12,10 @@ OBJECT_STORES: Final = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss
 # Of a chain such as simplecache::s3://… the scheme is that of its first link, which decides what becomes of the rest.
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(?:://|::.*://)")
 _USER_INFO: Final = re.compile(r"://[^/?#]*@")
-_URL_IN_TEXT: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
+_SECRET_PART: Final = re.compile(r"[?#]")
+# Up to white space, since a secret may have quotes in it. What closes the quote in front of a URL is not part of it.
+_URL_IN_TEXT: Final = re.compile(r"(['\"]?)([A-Za-z][A-Za-z0-9+.-]*://\S+)")
+_CLOSING: Final = re.compile(r"['\")\]}>:;,.]*")
 
 
 def scheme_of(url: str) -> str:
@@ -43,11 +46,20 @@ def redact(url: str) -> str:
     """
     if scheme_of(url) == "file":
         return url
-    shown, question_mark, _ = url.partition("?")
-    shown = _USER_INFO.sub("://", shown)
-    return f"{shown}?…" if question_mark else shown.partition("#")[0]
+    # Whichever is first: what follows it is all secret.
+    secret = _SECRET_PART.search(url)
+    shown = _USER_INFO.sub("://", url[: secret.start()] if secret else url)
+    return f"{shown}?…" if secret and secret[0] == "?" else shown
 
 
 def redact_within(text: str) -> str:
     """Return a text, such as an error's, with every URL in it as it may be shown."""
-    return _URL_IN_TEXT.sub(lambda url: redact(url[0]), text)
+    return _URL_IN_TEXT.sub(_redact_found, text)
+
+
+def _redact_found(found: re.Match[str]) -> str:
+    quote, url = found[1], found[2]
+    end = url.rfind(quote) if quote else -1
+    if end < 0 or not _CLOSING.fullmatch(url, end):
+        return quote + redact(url)
+    return quote + redact(url[:end]) + url[end:]

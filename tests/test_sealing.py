@@ -203,6 +203,24 @@ def test_no_key_column_and_no_carried_column_shows_a_secret(tmp_path: Path) -> N
     assert "s3cret" not in first.key + repr(first) + second.problem + second.key
 
 
+@pytest.mark.parametrize("written", [f" {SIGNED} ", f"{SIGNED}\t", f"\u00a0{SIGNED}"])
+def test_no_carried_column_shows_a_secret_for_the_spaces_around_it(tmp_path: Path, written: str) -> None:
+    """A URL is read without the spaces around it; the same column, carried into the ledger, has them."""
+    manifest = tmp_path / "list.jsonl"
+    manifest.write_text(json.dumps({"url": written}))
+    (item,) = open_collection(str(manifest), columns=ManifestColumns(carry=("url",)))
+    assert item.url == SIGNED
+    assert dict(item.extra)["url"] == SHOWN
+
+
+def test_no_carried_column_shows_a_secret_for_what_cannot_be_written(tmp_path: Path) -> None:
+    """What JSON may hold and UTF-8 may not is replaced in the ledger, and is the same URL nevertheless."""
+    manifest = tmp_path / "list.jsonl"
+    manifest.write_text(json.dumps({"url": f"{SIGNED}\ud800"}))
+    (item,) = open_collection(str(manifest), columns=ManifestColumns(carry=("url",)))
+    assert dict(item.extra)["url"] == SHOWN
+
+
 def test_neither_an_item_nor_a_job_shows_its_secret() -> None:
     """Dask logs what a task that failed was given."""
     shown = repr([Item("a", SIGNED, extra=(("b", SIGNED),), sealed_url="x"), Job("1", SIGNED, "out")])

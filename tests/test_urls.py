@@ -15,6 +15,8 @@ from pipeline.urls import is_within, redact, redact_within, scheme_of
         ("https://h/a.jpg?sig=secret", "https://h/a.jpg?…"),
         ("https://user:se@cret@h:1/a@b.jpg?sig=secret#secret", "https://h:1/a@b.jpg?…"),
         ("http://h/a.jpg#secret", "http://h/a.jpg"),
+        ("https://h/p#token=secret?x", "https://h/p"),
+        ("https://user:secret@h/p#token=secret?x@y", "https://h/p"),
         ("zip://a.jpg::https://user:secret@h/a.zip?sig=secret", "zip://a.jpg::https://h/a.zip?…"),
         ("photos/what? me@home #1.jpg", "photos/what? me@home #1.jpg"),
     ],
@@ -63,6 +65,28 @@ def test_redact_within_leaves_text_without_urls_as_it_is(text: str) -> None:
 def test_redact_within_hides_the_secrets_of_every_url() -> None:
     text = 'no "ftp://me:secret@h/a" and no http://h/b?sig=secret here'
     assert redact_within(text) == 'no "ftp://h/a" and no http://h/b?… here'
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("cannot fetch 'https://h/a?sig=a'b&token=XYZ': no answer", "cannot fetch 'https://h/a?…': no answer"),
+        ("https://h/a?sig=a'b&token=XYZ is gone", "https://h/a?… is gone"),
+        ('"https://h/a?sig=a"b<c>&token=XYZ", and', '"https://h/a?…", and'),
+        ("URL('https://u:p@h/a#b'c'), then", "URL('https://h/a'), then"),
+        ("'https://h/a?…': shown already", "'https://h/a?…': shown already"),
+        ("'https://h/it's/b' is plain", "'https://h/it's/b' is plain"),
+    ],
+)
+def test_redact_within_takes_a_quote_in_a_secret_for_no_end(text: str, shown: str) -> None:
+    """What follows a quote, up to white space, is as secret; the quote around the URL is kept."""
+    assert redact_within(text) == shown
+    assert redact_within(shown) == shown
+
+
+@given(quote=st.sampled_from(["", "'", '"']), query=st.text("s3'\"<>&=:,.)", min_size=1).map("SECRET{}SECRET".format))
+def test_redact_within_hides_whatever_the_query_is(quote: str, query: str) -> None:
+    assert "SECRET" not in redact_within(f"no {quote}https://h/a.jpg?{query}{quote}: it is gone")
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,8 @@ class ItemMaker:
             given = _require_url(self._columns.url, values[0])
             written = self._open(given)
             # Who carries the very column of the URLs does not mean their secrets.
-            extra = tuple((name, redact(written) if value == written else value) for name, value in extra)
+            shown = encodable(redact(written))
+            extra = tuple((name, shown if _is_same(value, written) else value) for name, value in extra)
             url = self._resolve(written, is_own=is_sealed(given))
             key = key_for_url(written) if self._register is None else self._claim(self._register, name, url)
         except ValueError as error:
@@ -126,6 +127,11 @@ def _require_url(column: str, value: object) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{column!r} is {show_value(value)}; allowed is a URL or path as text")
     return value.strip()
+
+
+def _is_same(carried: str | None, written: str) -> bool:
+    """Whether a carried text is the URL of its row, which stands there without the spaces around it."""
+    return carried is not None and carried.strip() == encodable(written)
 
 
 def _show(value: object) -> str:
