@@ -30,10 +30,8 @@ from pipeline.urls import redact
 # What `Contents` remembers.
 _MADE_OF: Final = ("source_sha256", "key", *IMAGE_FIELDS)
 
-
 # What tries whether the folder can be written begins with this.
 _PROBE: Final = "_probe-"
-
 
 _SUSPECTS: Final = "suspects.json"
 

@@ -44,7 +44,6 @@ SCHEMA: Final = pa.schema(
 
 NAMES: Final = frozenset(SCHEMA.names)
 
-
 # In front of the name of a manifest's column that would be taken for one of the ledger's.
 _CARRIED: Final = "manifest_"
 

@@ -32,9 +32,9 @@ class Tree:
 
     The files of a folder come first, by name, then its folders. Names that begin with a dot, links to folders, the
     destination and the ledgers are left out. Memory is bounded by the most folders of one: names of files wait on disk
-    where they are many. A folder within that may not
-    be listed is one Item whose URL is the folder: it fails when fetched, is counted, and stops nothing else. Objects
-    with an empty component in their key (``a//b.jpg``) are not seen, since fsspec lists no such folder.
+    where they are many. A folder within that may not be listed is one Item whose URL is the folder: it fails when
+    fetched, is counted, and stops nothing else. Objects with an empty component in their key (``a//b.jpg``) are not
+    seen, since fsspec lists no such folder.
 
     Attributes
     ----------
