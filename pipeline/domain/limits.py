@@ -21,8 +21,8 @@ class ImageLimits:
     Attributes
     ----------
     timeout_s : float
-        Seconds for a step of computing (decode and scale it, encode it; for a model, for each megapixel of the
-        Recipe's box): more than 0, at most 3600.
+        Seconds for a step of computing, to decode and scale it, and to encode it: more than 0, at most 3600. If the
+        Recipe's box has more than 4 megapixels, for each 4 of them; for a model, for each one.
     memory_mib : int
         MiB for the image in all its forms, 16 to 1,048,576. How much it is to be is told by its header, before
         anything is decoded.

@@ -236,12 +236,13 @@ class Equipment:
         return [(stage, step_by_stage[stage]) for stage in self.job.recipe.stages if stage != "fetch"]
 
     def timeout_s(self, stage: Stage) -> float:
-        """Return the seconds that one image may take in a stage; in ``store``, to be encoded."""
-        timeout_s = self.job.limits.timeout_s
-        if stage != "enhance":
-            return timeout_s
+        """Return the seconds that one image may take in a stage; in ``store``, to be encoded.
+
+        What the Recipe makes large takes longer, and is not the image's fault.
+        """
         recipe = self.job.recipe
-        return timeout_s * max(1.0, recipe.max_width * recipe.max_height / 1e6)
+        unhurried_pixels = 1e6 if stage == "enhance" else 4e6
+        return self.job.limits.timeout_s * max(1.0, recipe.max_width * recipe.max_height / unhurried_pixels)
 
     async def put(self, carried: Carried) -> Carried:
         """Put the encoded image into the object store that the destination is."""

@@ -23,6 +23,8 @@ def hand_losses_over(client: Client) -> None:
 
 def _make_plugin() -> SchedulerPlugin:
     # A class of a function travels as a whole: the scheduler need not have this package.
+    steps = {"fetch", "digest", "resize", "enhance", "store", "sandbox", "pack"}
+
     class HandLossesOver(SchedulerPlugin):  # type: ignore[misc]  # Dask ships no types
         name = "pipeline-losses"
         idempotent = True
@@ -33,7 +35,7 @@ def _make_plugin() -> SchedulerPlugin:
         def transition(self, key: Any, start: str, finish: str, *args: Any, **kwargs: Any) -> None:
             # Keys as `tasks.task_key` makes them; Dask's own have numbers there.
             is_ours = isinstance(key, tuple) and len(key) == 3 and isinstance(key[1], str)
-            if is_ours and finish == "processing":
+            if is_ours and key[0].partition("-")[0] in steps and finish == "processing":
                 self.scheduler.tasks[key].suspicious = self.scheduler.allowed_failures
 
     return HandLossesOver()

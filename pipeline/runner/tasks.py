@@ -60,6 +60,7 @@ class EquipWorker(WorkerPlugin):  # type: ignore[misc]  # Dask ships no types
         self._pickled = pickle.dumps((job, card, storage_options, equipment_type))
         self.equipment: Equipment | None = None
         self.sandbox: Sandbox | None = None
+        self.is_watched = False
 
     async def setup(self, worker: Worker) -> None:
         """Load the model and open the session, before the worker's first task.
@@ -86,6 +87,8 @@ class EquipWorker(WorkerPlugin):  # type: ignore[misc]  # Dask ships no types
             made: Equipment = equipment_type(job, card, storage_options, threads, slots)
             self.sandbox = Sandbox(made, (equipment_type, job, card, storage_options, threads))
             let_pillow_open(job.limits.max_pixels)
+            # A worker in the process of the user's own is not to be ended.
+            self.is_watched = not worker.address.startswith("inproc://")
         except ModelError as error:
             # The driver has tried it before: this worker differs.
             raise ClusterError(f"worker {worker.address} cannot use the model: {error}") from error
@@ -199,6 +202,8 @@ def _advance(step: Callable[[Carried], Carried], batch: Sequence[Carried]) -> li
 def _compute(job_id: str, stage: Stage, batch: Sequence[Carried]) -> list[Carried]:
     equipment = _equipment(job_id)
     step = dict(equipment.computing_steps)[stage]
+    if not _plugin(job_id).is_watched:
+        return _advance(step, batch)
 
     def watched(carried: Carried) -> Carried:
         with _WATCH.step(equipment.timeout_s(stage)):

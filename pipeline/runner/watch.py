@@ -22,7 +22,7 @@ EXIT_CODE: Final = 75
 
 
 class StepWatch:
-    """Watches the steps of this process.
+    """Watches the steps of this process; while there are none, nothing.
 
     The process ends with `EXIT_CODE` when one takes longer than it may; whoever runs it notices that it is gone.
     """
@@ -30,7 +30,9 @@ class StepWatch:
     def __init__(self) -> None:
         self._deadline_by_step: dict[object, float] = {}
         self._longest_s = 0.0
-        self._starting = threading.Lock()
+        # What begins or ends the watch: the first step may keep the interpreter's lock from the thread for ever.
+        self._changing = threading.Lock()
+        self._is_needed = threading.Event()
         self._thread: threading.Thread | None = None
         # Whom would its traceback tell anything? The image is named when it is tried again.
         self._nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -39,30 +41,35 @@ class StepWatch:
     def step(self, timeout_s: float) -> Iterator[None]:
         """Watch a block; from any thread."""
         step = object()
-        self._longest_s = max(self._longest_s, timeout_s)
-        if self._thread is None:
-            self._start()
-        self._deadline_by_step[step] = time.monotonic() + timeout_s
+        with self._changing:
+            self._longest_s = max(self._longest_s, timeout_s)
+            self._deadline_by_step[step] = time.monotonic() + timeout_s
+            if not self._is_needed.is_set():
+                self._begin()
         try:
             yield
         finally:
-            del self._deadline_by_step[step]
+            with self._changing:
+                del self._deadline_by_step[step]
 
-    def _start(self) -> None:
-        with self._starting:
-            if self._thread is None:
-                # Here, since the first step may keep the lock from the thread for ever.
-                self._put_off()
-                self._thread = threading.Thread(target=self._watch, name="pipeline-watch", daemon=True)
-                self._thread.start()
+    def _begin(self) -> None:
+        self._put_off()
+        self._is_needed.set()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._watch, name="pipeline-watch", daemon=True)
+            self._thread.start()
 
     def _watch(self) -> None:
-        while True:
-            self._put_off()
-            now = time.monotonic()
-            # A copy in one go: other threads begin and end steps.
-            if any(now > deadline for deadline in list(self._deadline_by_step.values())):
-                os._exit(EXIT_CODE)
+        while self._is_needed.wait():
+            with self._changing:
+                now = time.monotonic()
+                if any(now > deadline for deadline in self._deadline_by_step.values()):
+                    os._exit(EXIT_CODE)
+                if self._deadline_by_step:
+                    self._put_off()
+                else:
+                    self._is_needed.clear()
+                    faulthandler.cancel_dump_traceback_later()
             time.sleep(_LOOK_S)
 
     def _put_off(self) -> None:

@@ -114,7 +114,7 @@ def enhance_image(picture: Picture, model: Enhancer, strength: float = 1.0) -> P
         return picture
     try:
         enhanced = Image.fromarray(enhance_pixels(np.asarray(image.convert("RGB")), model))
-    except (MemoryError, RuntimeError, TypeError, ValueError) as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         size = f"{image.width}x{image.height}"
         raise EnhanceError(f"cannot enhance {size} pixels with {model.label}: {error}") from error
     plain = scale_image(image, enhanced.size)

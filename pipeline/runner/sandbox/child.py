@@ -15,12 +15,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from pipeline.domain import ImageLimits, Stage
+from pipeline.domain import Stage
 from pipeline.runner.images import Carried, Equipment
+from pipeline.runner.sandbox.parent import MEMORY_EXIT_CODE
 from pipeline.stages.codec import let_pillow_open
 
 # Whoever has started it ends it in time; should he be gone himself, it ends on its own.
 _OVERTIME_S: Final = 30.0
+# Of 16 megapixels, `restore` takes 360 MB while it works.
+_MODEL_BYTES: Final = 2**30
 
 
 def main() -> None:
@@ -29,9 +32,8 @@ def main() -> None:
     _volunteer_for_the_kernel()
     equipment_type, *parameters = pickle.load(inbox)
     equipment: Equipment = equipment_type(*parameters)
-    limits = equipment.job.limits
-    let_pillow_open(limits.max_pixels)
-    _limit_memory(limits)
+    let_pillow_open(equipment.job.limits.max_pixels)
+    _limit_memory(_memory_for(equipment))
 
     def begin(stage: Stage) -> None:
         _send(outbox, stage)
@@ -39,11 +41,20 @@ def main() -> None:
         faulthandler.dump_traceback_later(timeout_s, exit=True, file=sys.stderr)
 
     _send(outbox, None)
-    with contextlib.suppress(EOFError):
-        while True:
-            carried = pickle.load(inbox)
-            _send(outbox, _make(equipment, carried, begin))
-            faulthandler.cancel_dump_traceback_later()
+    while (carried := _receive(inbox)) is not None:
+        _send(outbox, _make(equipment, carried, begin))
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _receive(inbox: BinaryIO) -> Carried | None:
+    try:
+        carried: Carried = pickle.load(inbox)
+    except EOFError:
+        return None
+    except MemoryError:
+        # The rest of it stands in the pipe: nothing more can be read.
+        sys.exit(MEMORY_EXIT_CODE)
+    return carried
 
 
 def _make(equipment: Equipment, carried: Carried, begin: Callable[[Stage], None]) -> Carried:
@@ -74,7 +85,13 @@ def _volunteer_for_the_kernel() -> None:
             Path("/proc/self/oom_score_adj").write_text("1000")
 
 
-def _limit_memory(limits: ImageLimits) -> None:
+def _memory_for(equipment: Equipment) -> int:
+    """Return the bytes that may be taken for an image: itself, its file, and at least what a model needs to work."""
+    memory_bytes = equipment.job.limits.memory_bytes
+    return max(memory_bytes, _MODEL_BYTES if equipment.card else 0) + equipment.job.fetch.max_bytes
+
+
+def _limit_memory(memory_bytes: int) -> None:
     """Have what goes beyond the limit fail; only Linux counts what a process really may write to."""
     if sys.platform == "linux":
         import resource
@@ -84,7 +101,7 @@ def _limit_memory(limits: ImageLimits) -> None:
             for line in Path("/proc/self/status").read_text("ascii").splitlines()
             if line.startswith("VmData:")
         )
-        most = now_kib * 1024 + limits.memory_bytes
+        most = now_kib * 1024 + memory_bytes
         resource.setrlimit(resource.RLIMIT_DATA, (most, resource.getrlimit(resource.RLIMIT_DATA)[1]))
 
 

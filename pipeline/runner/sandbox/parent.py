@@ -14,16 +14,18 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
-from typing import Any, Final, cast
+from dataclasses import dataclass, replace
+from typing import Any, Final, Self, cast
 
 from pipeline.domain import Failure, Stage
-from pipeline.errors import ClusterError, TooSlowError, WorkerLostError
+from pipeline.errors import ClusterError, StageError, TooHeavyError, TooSlowError, WorkerLostError
 from pipeline.runner.images import Carried, Equipment
 from pipeline.urls import redact
 
 # For its imports and its model, on a busy machine.
 START_PATIENCE_S: Final = 120.0
+# With which it ends if it has no memory for what it is given.
+MEMORY_EXIT_CODE: Final = 76
 
 
 class Sandbox:
@@ -52,33 +54,31 @@ class Sandbox:
             If the process cannot be started.
         """
         with self._turn:
-            stage: Stage = "resize"
-            child = self._hand_over(carried)
-            try:
-                while not isinstance(answer := child.receive(self._equipment.timeout_s(stage)), Carried):
-                    stage = cast(Stage, answer)
-            except TimeoutError:
-                self.close()
-                error: Exception = TooSlowError(f"it took more than {self._equipment.timeout_s(stage):g} s")
-            except (EOFError, OSError):
-                error = WorkerLostError(f"it crashed the process that handled it ({child.end()})")
-                self._child = None
-            else:
-                return answer
-        failure = Failure.from_error(stage, error, subject=redact(carried.item.url))
+            made = self._try(carried)
+            if isinstance(made, _Ended) and made.may_be_from_outside:
+                made = self._try(carried)
+        if isinstance(made, Carried):
+            return made
+        failure = Failure.from_error(made.stage, made.error, subject=redact(carried.item.url))
         return replace(carried, payload=None, failure=failure)
 
-    def _hand_over(self, carried: Carried) -> _Child:
-        if self._child:
-            try:
-                self._child.send(carried)
-                return self._child
-            except OSError:
-                # It was ended from outside, while it had no image.
-                self.close()
-        child = self._child = self._start()
-        child.send(carried)
-        return child
+    def _try(self, carried: Carried) -> Carried | _Ended:
+        if self._child and not self._child.is_alive:
+            # It was ended from outside, while it had no image.
+            self.close()
+        child = self._child = self._child or self._start()
+        stage: Stage = "resize"
+        try:
+            child.send(carried)
+            while not isinstance(answer := child.receive(self._equipment.timeout_s(stage)), Carried):
+                stage = cast(Stage, answer)
+        except TimeoutError:
+            self.close()
+            return _Ended(stage, TooSlowError(f"it took more than {self._equipment.timeout_s(stage):g} s"))
+        except (EOFError, OSError):
+            self._child = None
+            return _Ended.by_itself(stage, child.end())
+        return answer
 
     def close(self) -> None:
         """End the process."""
@@ -92,8 +92,26 @@ class Sandbox:
             child.send(self._parameters)
             child.receive(START_PATIENCE_S)
         except (EOFError, OSError) as error:
-            raise ClusterError(f"cannot start a process for images that end theirs ({child.end()})") from error
+            raise ClusterError(f"cannot start a process for images that end theirs (status {child.end()})") from error
         return child
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """How the process ended of an image, or perhaps because somebody or the kernel has ended it."""
+
+    stage: Stage
+    error: StageError
+    may_be_from_outside: bool = False
+
+    @classmethod
+    def by_itself(cls, stage: Stage, code: int) -> Self:
+        """Say what it means that it ended with a status."""
+        if code == MEMORY_EXIT_CODE:
+            return cls(stage, TooHeavyError("there is not enough memory for it"))
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        error = WorkerLostError(f"it crashed the process that handled it ({how})")
+        return cls(stage, error, may_be_from_outside=-code in {signal.SIGKILL, signal.SIGTERM})
 
 
 class _Child:
@@ -101,7 +119,8 @@ class _Child:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.runner.sandbox.child"],
+            # The folder that the worker happens to be in may be a stranger's: nothing is imported from there.
+            [sys.executable, "-P", "-m", "pipeline.runner.sandbox.child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -133,8 +152,13 @@ class _Child:
             # It died while it wrote.
             raise EOFError from error
 
-    def end(self) -> str:
-        """End the process; return how it ended by itself, if it did."""
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.poll() is None
+
+    def end(self) -> int:
+        """End the process; return the status with which it ended by itself, if it did."""
         # Without input, it ends by itself, unless it hangs. What was not sent is lost.
         with contextlib.suppress(OSError):
             self._process.stdin.close()  # type: ignore[union-attr]
@@ -144,4 +168,4 @@ class _Child:
         code = self._process.wait()
         self._reader.shutdown()
         self._process.stdout.close()  # type: ignore[union-attr]
-        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return code
