@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -13,8 +15,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from distributed import Client
 
-from pipeline.domain import ImageLimits, Item, Job, Progress, Recipe
+from pipeline.domain import FetchPolicy, ImageLimits, Item, Job, Progress, Recipe
 from pipeline.runner.cluster import open_client
 from pipeline.runner.driver import Driver
 from pipeline.runner.images import Carried, Equipment, Trial
@@ -144,6 +147,81 @@ def test_what_an_image_does_in_a_sandbox_is_told_and_the_next_one_is_made(
     assert good.payload.data.startswith(b"\xff\xd8")
 
 
+class EndedFromOutside(Equipment):
+    """Its process is ended as the kernel would, for an image or for want of memory elsewhere."""
+
+    def encode(self, carried: Carried) -> Carried:
+        trace = Path(self.job.destination) / carried.item.key
+        if carried.item.key == "always" or not trace.exists():
+            trace.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().encode(carried)
+
+
+@pytest.mark.slow
+def test_an_image_is_blamed_only_if_its_sandbox_is_killed_twice(tmp_path: Path, picture: bytes) -> None:
+    job = Job("1", "x", str(tmp_path), SMALL, limits=LIMITS)
+    sandbox = Sandbox(EndedFromOutside(job), (EndedFromOutside, job))
+    try:
+        once = sandbox.make(Carried(Item("once", "a.jpg"), picture))
+        always = sandbox.make(Carried(Item("always", "b.jpg"), picture))
+    finally:
+        sandbox.close()
+    assert isinstance(once.payload, Ready)
+    assert always.failure is not None
+    assert (always.failure.error, "SIGKILL" in always.failure.message) == ("WorkerLostError", True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits what a process may write to")
+def test_an_image_that_does_not_even_fit_into_the_sandbox_fails_alone(tmp_path: Path, picture: bytes) -> None:
+    policy = FetchPolicy(max_bytes=1)
+    job = Job("1", "x", str(tmp_path), SMALL, policy, limits=ImageLimits(memory_mib=16))
+    sandbox = Sandbox(Equipment(job), (Equipment, job))
+    try:
+        large = sandbox.make(Carried(Item("large", "a.jpg"), picture + bytes(150_000_000)))
+        good = sandbox.make(Carried(Item("good", "b.jpg"), picture))
+    finally:
+        sandbox.close()
+    assert large.failure is not None
+    assert large.failure.error == "TooHeavyError"
+    assert isinstance(good.payload, Ready)
+
+
+@pytest.mark.slow
+def test_a_sandbox_imports_nothing_from_where_it_happens_to_be(
+    tmp_path: Path, sandbox: Sandbox, picture: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder of images may be a stranger's, with a package of our name in it."""
+    (tmp_path / "pipeline").mkdir()
+    (tmp_path / "pipeline" / "__init__.py").write_text("import os; os._exit(1)")
+    monkeypatch.chdir(tmp_path)
+    assert isinstance(sandbox.make(Carried(Item("good", "good.jpg"), picture)).payload, Ready)
+
+
+class SlowEquipment(Equipment):
+    def resize(self, carried: Carried) -> Carried:
+        time.sleep(1.5)
+        return super().resize(carried)
+
+
+@pytest.mark.slow
+def test_a_worker_in_the_user_s_own_process_is_never_ended(
+    photographs: Path, tmp_path: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "photos"
+    source.mkdir()
+    (source / "a.jpg").write_bytes(next(photographs.rglob("*.jpg")).read_bytes())
+    job = Job("own", str(source), str(tmp_path / "out"), SMALL, limits=ImageLimits(timeout_s=0.1))
+    with (
+        Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as client,
+        connect(valkey_url, tmp_path) as store,
+    ):
+        items, before = open_collection(job.collection), store.create(job)
+        progress = drive(store, job, items, before, lambda: contextlib.nullcontext(client), SlowEquipment)
+    assert (progress.status, progress.stored) == ("completed", 1)
+
+
 @pytest.mark.slow
 def test_a_sandbox_that_somebody_ends_blames_no_image(sandbox: Sandbox, picture: bytes) -> None:
     for number in range(3):
@@ -250,8 +328,6 @@ def test_duplicates_of_an_image_that_kills_fail_with_it(photographs: Path, tmp_p
 
 @pytest.mark.parametrize("harm", [hang, hang_with_the_lock])
 def test_a_watched_process_ends_when_a_step_takes_too_long(harm: Callable[[], None]) -> None:
-    import subprocess
-
     source = (
         "import faulthandler, pipeline.runner.watch as watch; watch._LOCK_PATIENCE_S = 0.5\n"
         f"from tests.runner.test_sandbox import {harm.__name__} as harm\n"
@@ -265,6 +341,21 @@ def test_a_watched_process_ends_when_a_step_takes_too_long(harm: Callable[[], No
     ended = subprocess.run([sys.executable, "-c", source], capture_output=True, timeout=60)
     assert ended.returncode in {EXIT_CODE, 1}
     assert ended.stderr == b""
+
+
+def test_a_process_in_which_nothing_is_made_is_not_watched() -> None:
+    """Others' tasks may keep the lock as they like."""
+    source = (
+        "import time, ctypes, pipeline.runner.watch as watch; watch._LOCK_PATIENCE_S = 0.2\n"
+        "watching = watch.StepWatch()\n"
+        "for _ in range(2):\n"
+        "    with watching.step(0.5):\n"
+        "        pass\n"
+        "    while watching._is_needed.is_set():\n"
+        "        time.sleep(0.1)\n"
+        "    ctypes.PyDLL(None).sleep(2)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", source], timeout=60, check=False).returncode == 0
 
 
 def test_a_watch_lets_steps_pass_that_keep_their_time() -> None:

@@ -24,6 +24,8 @@ from pipeline.stages.codec import let_pillow_open
 _OVERTIME_S: Final = 30.0
 # Of 16 megapixels, `restore` takes 360 MB while it works.
 _MODEL_BYTES: Final = 2**30
+# Modules that are imported on use, and the allocator's.
+_OWN_BYTES: Final = 64 * 2**20
 
 
 def main() -> None:
@@ -41,20 +43,16 @@ def main() -> None:
         faulthandler.dump_traceback_later(timeout_s, exit=True, file=sys.stderr)
 
     _send(outbox, None)
-    while (carried := _receive(inbox)) is not None:
-        _send(outbox, _make(equipment, carried, begin))
-        faulthandler.cancel_dump_traceback_later()
-
-
-def _receive(inbox: BinaryIO) -> Carried | None:
     try:
-        carried: Carried = pickle.load(inbox)
+        while True:
+            carried = pickle.load(inbox)
+            _send(outbox, _make(equipment, carried, begin))
+            faulthandler.cancel_dump_traceback_later()
     except EOFError:
-        return None
+        pass
     except MemoryError:
-        # The rest of it stands in the pipe: nothing more can be read.
+        # The rest of it may stand in the pipe: nothing more can be read.
         sys.exit(MEMORY_EXIT_CODE)
-    return carried
 
 
 def _make(equipment: Equipment, carried: Carried, begin: Callable[[Stage], None]) -> Carried:
@@ -88,7 +86,7 @@ def _volunteer_for_the_kernel() -> None:
 def _memory_for(equipment: Equipment) -> int:
     """Return the bytes that may be taken for an image: itself, its file, and at least what a model needs to work."""
     memory_bytes = equipment.job.limits.memory_bytes
-    return max(memory_bytes, _MODEL_BYTES if equipment.card else 0) + equipment.job.fetch.max_bytes
+    return max(memory_bytes, _MODEL_BYTES if equipment.card else 0) + equipment.job.fetch.max_bytes + _OWN_BYTES
 
 
 def _limit_memory(memory_bytes: int) -> None:
