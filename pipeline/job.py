@@ -414,8 +414,7 @@ class JobHandle:
             columns=self.job.columns,
             storage_options=self.storage_options,
             exclude=self.job.destination,
-            # Of what strangers ask for, the fetching checks the address; of a manifest, nothing does.
-            allow_web_manifest=self.job.fetch.places is None,
+            places=self.job.fetch.places,
             unseal=functools.partial(seal.open, purpose=list_purpose(self.id)),
         )
 

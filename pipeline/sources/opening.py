@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 
 from pipeline.domain import Item, ManifestColumns
 from pipeline.errors import SourceError
+from pipeline.links import follow_within, local_folders
 from pipeline.sources.listed import Listed
 from pipeline.sources.location import Location, file_name_of, is_web
 from pipeline.sources.manifest import Manifest
@@ -21,7 +22,7 @@ from pipeline.sources.suffixes import (
     suffix_of,
 )
 from pipeline.sources.tree import Tree
-from pipeline.urls import redact
+from pipeline.urls import is_within, redact
 
 _DEFAULT_COLUMNS: Final = ManifestColumns()
 
@@ -47,7 +48,7 @@ def open_collection(
     columns: ManifestColumns = _DEFAULT_COLUMNS,
     storage_options: Mapping[str, Any] | None = None,
     exclude: str | None = None,
-    allow_web_manifest: bool = True,
+    places: Sequence[str] | None = None,
     unseal: Callable[[str], str] | None = None,
 ) -> Collection:
     """Open a folder, a glob, a manifest, one image, or a list of images.
@@ -69,10 +70,9 @@ def open_collection(
         As in fsspec, for what is neither local nor asked for over HTTP.
     exclude : str, optional
         The destination: if it lies in the folder, its images are not part of the collection.
-    allow_web_manifest : bool
-        Whether a manifest may be read over HTTP. Its address is dialled whatever it is, so no where a stranger may
-        have chosen it.
-
+    places : sequence of str, optional
+        What a stranger who has chosen the collection may ask for, by its begin. No link leads out of that, and no
+        manifest is read over HTTP: its address is dialled whatever it is.
     unseal : callable, optional
         Opens what is sealed in it, if it is a list that a job has kept itself.
 
@@ -85,7 +85,7 @@ def open_collection(
     SourceError
         If there is nothing, it cannot be read, or it is of no known kind.
     """
-    opened = _open(collection, columns, storage_options, exclude, allow_web_manifest)
+    opened = _open(collection, columns, storage_options, exclude, places)
     if unseal is not None and isinstance(opened, Manifest):
         opened = replace(opened, unseal=unseal)
     unread = columns.names[1:]
@@ -123,7 +123,7 @@ def _open(
     columns: ManifestColumns,
     storage_options: Mapping[str, Any] | None,
     exclude: str | None,
-    allow_web_manifest: bool,
+    places: Sequence[str] | None,
 ) -> Collection:
     if not isinstance(collection, str | os.PathLike):
         return Listed.of_entries(collection)
@@ -131,11 +131,12 @@ def _open(
     if not name.strip():
         raise SourceError(f"cannot read the collection {name!r}: allowed is a folder, glob, URL or manifest")
     if is_web(name):
-        return _open_web(name, columns, allow_web_manifest)
+        return _open_web(name, columns, places is None)
     if "://" in name and "::" in name:
         raise SourceError(f"cannot read {redact(name)!r}: chained URLs (with '::') are not supported")
 
     location = Location.of(name, storage_options)
+    _require_no_way_out(name, location, places)
     destination = None if exclude is None else Location.of(exclude, storage_options)
     match location.find_kind():
         case "folder" if suffix_of(location.file_name) == ".parquet":
@@ -149,6 +150,17 @@ def _open(
         case "missing":
             raise SourceError(f"cannot read {redact(name)!r}: no such file or folder")
     raise SourceError(f"cannot read {redact(name)!r}: it is neither file nor folder")
+
+
+def _require_no_way_out(name: str, location: Location, places: Sequence[str] | None) -> None:
+    """Raise SourceError if links bring a stranger elsewhere than he may go."""
+    # What he has named is in his places by its text. What is not is a list that the service itself has kept for him.
+    if places is None or not location.is_local or not is_within(name, places):
+        return
+    if follow_within(location.path, local_folders(places)) is None:
+        raise SourceError(
+            f"cannot read {redact(name)!r}: it is a link that leads out of what a client of the service may ask for"
+        )
 
 
 def _open_web(url: str, columns: ManifestColumns, allow_manifest: bool) -> Collection:

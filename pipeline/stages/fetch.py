@@ -181,8 +181,9 @@ class Fetcher:
             return await self._read_http(_parse(url), known)
         if scheme in LOCAL:
             async with asyncio.timeout(self._policy.timeout_s):
-                path = fsspec.core.strip_protocol(url)
-                return await asyncio.to_thread(read_local, path, self._policy.max_bytes, known, self._policy.within)
+                path, policy = fsspec.core.strip_protocol(url), self._policy
+                bounds = (policy.within, policy.places)
+                return await asyncio.to_thread(read_local, path, policy.max_bytes, known, *bounds)
         # The wait for a turn is not the store's fault, so it comes before the time-out.
         async with self._gate(_bucket_of(url)), asyncio.timeout(self._policy.timeout_s):
             return await read_object(

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 
 from pipeline import fingerprints
-from pipeline.errors import LinkError, MissingError
+from pipeline.errors import AddressError, LinkError, MissingError
+from pipeline.links import follow_within, local_folders
 from pipeline.stages.reading import Read, require_size
 
 
-def read_local(path: str, max_bytes: int, known: str = "", within: str | None = None) -> Read:
+def read_local(
+    path: str, max_bytes: int, known: str = "", within: str | None = None, places: Sequence[str] | None = None
+) -> Read:
     """Read a regular file; a pipe or a device is refused, not waited for.
 
     fsspec's LocalFileSystem is as fast, but it opens pipes and waits.
@@ -23,11 +27,15 @@ def read_local(path: str, max_bytes: int, known: str = "", within: str | None = 
         A fingerprint: from a file that has it, nothing is read.
     within : str, optional
         A folder that no link on the way may lead out of.
+    places : sequence of str, optional
+        What a stranger may ask for, whom no link may bring anywhere else.
 
     Raises
     ------
     OSError
         If it cannot be read.
+    AddressError
+        If a link leads out of `places`.
     LinkError
         If a link leads out of `within`.
     MissingError
@@ -37,6 +45,8 @@ def read_local(path: str, max_bytes: int, known: str = "", within: str | None = 
     """
     if within is not None:
         path = _followed(path, within)
+    if places is not None:
+        path = _followed_for_stranger(path, places)
     with open(path, "rb", buffering=0, opener=_open_without_waiting) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
@@ -50,10 +60,16 @@ def read_local(path: str, max_bytes: int, known: str = "", within: str | None = 
 
 def _followed(path: str, within: str) -> str:
     """Return where a path leads, which has no links in it any more."""
-    folder = os.path.realpath(within)
-    found = os.path.realpath(path)
-    if found != folder and not found.startswith(folder.rstrip(os.sep) + os.sep):
+    found = follow_within(path, [within])
+    if found is None:
         raise LinkError(f"it is a link that leads out of {within!r}; --follow-links follows it nevertheless")
+    return found
+
+
+def _followed_for_stranger(path: str, places: Sequence[str]) -> str:
+    found = follow_within(path, local_folders(places))
+    if found is None:
+        raise AddressError("it is a link that leads out of what a client of the service may ask for")
     return found
 
 

@@ -120,7 +120,7 @@ def test_a_manifest_on_the_web_that_is_missing_or_forbidden_is_refused(web: Web)
     with pytest.raises(SourceError, match=r"^cannot read '.*/list.csv\?…': no such file or folder$"):
         open_collection(f"{place}?token=secret")
     with pytest.raises(SourceError, match="over HTTP: give the URLs that it lists instead"):
-        open_collection(place, allow_web_manifest=False)
+        open_collection(place, places=("https://",))
 
 
 @pytest.mark.parametrize(

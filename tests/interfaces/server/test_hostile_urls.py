@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.fixtures.network import PUBLIC, Canary
+from tests.fixtures.photographs import make_photograph
 from tests.fixtures.service import CONFIG, Service, serving, wait_until_ready
 from tests.stages.test_ssrf import LITERALS, SCHEMES, WRITTEN_OTHERWISE
 
@@ -21,7 +22,10 @@ def strict_service(tmp_path_factory: pytest.TempPathFactory, service_redis: str)
     """Run a server as it is by default, which refuses private addresses, with a queue worker."""
     folder = tmp_path_factory.mktemp("strict-service")
     environment = {"PIPELINE_ALLOW_PRIVATE": "0", "AWS_EC2_METADATA_DISABLED": "true"}
-    config = f"{CONFIG}[limits]\nsubmissions_per_second = 10000\nsubmission_burst = 10000\n"
+    opened = folder / "opened" / "photos"
+    opened.mkdir(parents=True)
+    config = CONFIG.replace('collections = ["s3://open/"]', f'collections = ["s3://open/", "{opened}/"]')
+    config += "[limits]\nsubmissions_per_second = 10000\nsubmission_burst = 10000\n"
     with serving(folder, service_redis, "--workers", "1", config=config, environment=environment) as service:
         wait_until_ready(service)
         yield service
@@ -100,3 +104,38 @@ def test_a_file_of_this_machine_is_not_read_by_its_path(strict_service: Service,
     path.write_bytes(b"secret")
     for written in (str(path), f"file://{path}", f"local://{path}"):
         assert is_refused(strict_service, {"imageUrl": written})
+
+
+def test_no_link_in_what_is_opened_brings_a_client_out_of_it(strict_service: Service) -> None:
+    """Whatever the path of a collection, a manifest or an image is, where it really leads is below an opened place."""
+    opened = strict_service.root.parent / "opened" / "photos"
+    secret = opened.parent / "secret"
+    secret.mkdir()
+    (secret / "key.png").write_bytes(make_photograph(1, format="PNG"))
+    (secret / "list.txt").write_text("the-words-of-a-secret\n")
+    (opened / "sub").mkdir()
+    (opened / "good.png").write_bytes(make_photograph(2, format="PNG"))
+    for name, target in {
+        "sub/inside.png": "../good.png",
+        "sub/out.png": "../../secret/key.png",
+        "folder": "../secret",
+        "list.txt": "../secret/list.txt",
+    }.items():
+        (opened / name).symlink_to(target)
+    (opened / "own.csv").write_text(f"url\n{opened}/good.png\n{opened}/folder/key.png\nsub/out.png\n")
+
+    def run(collection: str) -> tuple[dict[str, Any], str]:
+        options = {"maxWidth": 32, "maxHeight": 32, "enhance": "none"}
+        job_id = strict_service.submit(collection=f"{opened}/{collection}", options=options)
+        ended = strict_service.wait_for_end(job_id, 120)
+        return ended, strict_service.request("GET", f"/jobs/{job_id}/items?limit=100").text
+
+    for collection, (stored, failed) in {"": (2, 1), "sub/*.png": (1, 1), "own.csv": (1, 2)}.items():
+        ended, items = run(collection)
+        assert (ended["status"], ended["stored"], ended["failed"]) == ("completed", stored, failed), (collection, items)
+        assert items.count('"AddressError"') == failed
+    for collection in ("folder", "folder/*.png", "folder/key.png", "list.txt"):
+        ended, items = run(collection)
+        assert (ended["status"], ended["stored"]) == ("failed", 0), (collection, items)
+        assert "leads out of what a client of the service may ask for" in ended["error"]
+        assert "the-words" not in items + str(ended)
