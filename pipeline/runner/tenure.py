@@ -38,7 +38,7 @@ class Tenure:
 
     @property
     def is_known(self) -> bool:
-        """Whether nobody else can have the job now, nor in the next seconds."""
+        """Whether nobody else can have the job now, nor in the next seconds; or Redis could not be asked just now."""
         return _now_s() - self._known_at_s < KNOWN_FOR_S
 
     def publish(self, progress: Progress) -> Reply:
@@ -50,14 +50,15 @@ class Tenure:
             self._known_at_s = float("-inf")
             raise
         except StateError:
-            # Without Redis, nobody can take it over.
+            # Where Redis is away, nobody can take it over. If only this driver cannot reach it, others can, when the
+            # lease has run out: from here the two look alike, and a run is to outlive a Redis that is away.
             self._known_at_s = _now_s()
             raise
         self._known_at_s = asked_at_s
         return reply
 
     def confirm(self) -> None:
-        """Raise LeaseLostError if another driver has taken the job over; else none will for the next seconds."""
+        """Raise LeaseLostError if another driver has taken the job over; go on where Redis cannot be asked."""
         progress = self._latest()
         try:
             self.publish(progress)
@@ -77,5 +78,8 @@ class Tenure:
 
 
 def _now_s() -> float:
-    # Linux' monotonic clock stands still while the machine is suspended; this one does not.
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+    # `time.monotonic` stands still while the machine is suspended, but not that of Windows. These do not either: the
+    # first is Linux', the second that of macOS, where Python's own is another one.
+    if not hasattr(time, "clock_gettime"):
+        return time.monotonic()
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -83,8 +84,8 @@ def test_a_driver_whose_job_was_taken_over_writes_no_outcomes(
     assert not list(tmp_path.rglob("*"))
 
 
-def test_without_redis_nobody_can_take_the_job_over(tenure: Tenure, clock: Clock, store: JobStore) -> None:
-    """So the run goes on, and asks no more than now and then."""
+def test_a_run_goes_on_where_redis_cannot_be_asked(tenure: Tenure, clock: Clock, store: JobStore) -> None:
+    """It asks no more than now and then; of others that may reach Redis, docs/faults.md tells."""
     store.close()
 
     def refuse(*_: object) -> None:
@@ -95,3 +96,11 @@ def test_without_redis_nobody_can_take_the_job_over(tenure: Tenure, clock: Clock
     assert not tenure.is_known
     tenure.require()
     assert tenure.is_known
+
+
+def test_without_linux_clock_the_one_that_counts_sleep_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease runs out while a machine sleeps: on macOS, too, whose `time.monotonic` stands still then."""
+    monkeypatch.delattr(time, "CLOCK_BOOTTIME")
+    before_s = time.clock_gettime(time.CLOCK_MONOTONIC)
+    monkeypatch.setattr(time, "monotonic", lambda: 0.0)
+    assert before_s <= tenure_module._now_s() <= time.clock_gettime(time.CLOCK_MONOTONIC)
