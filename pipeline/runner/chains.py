@@ -122,15 +122,16 @@ class Chains:
                 if step != "fetch" or not self._job.deduplicate:
                     del self._chains[number].futures[step]
         # Even of nothing, a gathering waits for the loop's next turn.
-        for (number, step), result in gather_results(self._client, wanted).items() if wanted else ():
-            if result is None:
+        result_by_task = gather_results(self._client, wanted) if wanted else {}
+        for number, step in wanted:
+            if (number, step) not in result_by_task:
                 heard.losses.append(self._lose(number))
             elif step == "digest":
                 del self._chains[number].futures["digest"]
-                heard.contents[number] = result
+                heard.contents[number] = result_by_task[number, step]
             else:
                 del self._chains[number]
-                heard.outcomes[number] = result
+                heard.outcomes[number] = result_by_task[number, step]
         return heard
 
     def drop(self) -> None:

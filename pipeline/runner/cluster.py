@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final, TypeAlias
 
 import dask
@@ -32,6 +32,11 @@ SCHEDULER_GONE: Final = "the Dask scheduler is gone; what was stored is in the l
 
 # How long a scheduler in mid-run may take to answer; a job whose driver says nothing for longer is stalled.
 SILENCE_PATIENCE_S: Final = 25.0
+
+# Of that, what each of two questions for the results of tasks may take, the rest being for whether the scheduler lives.
+# Two: if a worker dies at the moment of the first, the scheduler waits to connect to it; at the second it knows.
+_GATHER_SHARE: Final = 0.4
+_GATHER_TRIES: Final = 2
 
 # Its page shows the job on the dashboard. Only a name here: what people see is no business of the run's.
 PRELOADED_BY_SCHEDULER: Final = "pipeline.interfaces.dashboard"
@@ -104,10 +109,7 @@ class Crew:
         ClusterError
             If the scheduler does not answer.
         """
-        with _answer_expected():
-            ncores: dict[str, int] = self._client.sync(
-                self._client.scheduler.ncores, callback_timeout=SILENCE_PATIENCE_S
-            )
+        ncores = _ask_for_workers(self._client, SILENCE_PATIENCE_S)
         cluster = self._client.cluster
         if isinstance(cluster, LocalCluster) and len(cluster.workers) < len(cluster.worker_spec):
             cluster.scale(len(cluster.worker_spec))
@@ -118,16 +120,45 @@ class Crew:
 
 
 def gather_results(client: Client, futures: Mapping[Any, Future]) -> dict[Any, Any]:
-    """Return the results of tasks that have ended, without those that are gone.
+    """Return the results of tasks that have ended, without those that are gone, as with a worker that has died since.
+
+    Dask's own `gather` would wait until the tasks of these have been run again, and for ever for a scheduler that
+    hangs.
 
     Raises
     ------
     ClusterError
-        If the scheduler does not answer. (Dask's own `gather` would wait for it for ever.)
+        If the scheduler does not answer.
     """
+    # A reference to a future would have its result kept for as long as there is one.
+    keys = frozenset(future.key for future in futures.values())
+    for _ in range(_GATHER_TRIES):
+        with _answer_expected(), contextlib.suppress(TimeoutError):
+            found = client.sync(_gather, client, keys, callback_timeout=_GATHER_SHARE * SILENCE_PATIENCE_S)
+            return {name: found[future.key] for name, future in futures.items() if future.key in found}
+    # Either the scheduler hangs, or a worker that has some of the results: they are made again.
+    _ask_for_workers(client, (1 - _GATHER_SHARE * _GATHER_TRIES) * SILENCE_PATIENCE_S)
+    log.warning("the results of %d tasks cannot be had from their workers; they are run again", len(futures))
+    return {}
+
+
+async def _gather(client: Client, keys: Collection[Any]) -> dict[Any, Any]:
+    """Return what there is of the results of these tasks, by their keys."""
+    wanted = set(keys)
+    while wanted:
+        answer = await client.scheduler.gather(keys=list(wanted))
+        if answer["status"] == "OK":
+            return dict(answer["data"])
+        # It names what is gone, and gives nothing of the rest.
+        wanted -= set(answer["keys"])
+    return {}
+
+
+def _ask_for_workers(client: Client, patience_s: float) -> dict[str, int]:
+    """Return the threads of each worker."""
     with _answer_expected():
-        found: dict[Any, Any] = client.sync(client._gather, futures, errors="skip", callback_timeout=SILENCE_PATIENCE_S)
-    return found
+        ncores: dict[str, int] = client.sync(client.scheduler.ncores, callback_timeout=patience_s)
+    return ncores
 
 
 @contextlib.contextmanager

@@ -107,7 +107,7 @@ class Driver:
         self._run_id = uuid.uuid4().hex[:12]
         self._events = EventQueue()
         self._buffer = (
-            ShardBuffer(job, self._ledger, self._run_id, self._tenure.confirm, storage_options, self._tenure)
+            ShardBuffer(job, self._ledger, self._run_id, storage_options, self._tenure)
             if job.output == "webdataset"
             else OutcomeBuffer(self._ledger, job.recipe.fingerprint, self._tenure)
         )

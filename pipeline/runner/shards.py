@@ -22,7 +22,7 @@ import logging
 import posixpath
 import re
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -32,6 +32,7 @@ from fsspec.implementations.local import LocalFileSystem
 from pipeline.domain import Job, Outcome
 from pipeline.errors import ClusterError, PipelineError, StoreError
 from pipeline.runner.buffer import OutcomeBuffer
+from pipeline.runner.cluster import gather_results
 from pipeline.runner.ledger import Ledger
 from pipeline.runner.pieces import Piece, PieceFolder
 from pipeline.runner.rows import outcome_row
@@ -82,8 +83,6 @@ class ShardBuffer(OutcomeBuffer):
     ledger : Ledger
     run_id : str
         Tells the tasks of this run from those of an earlier one.
-    confirm_lease : callable
-        Raises LeaseLostError if another driver has taken the job over.
     storage_options : mapping, optional
         As in fsspec, for the destination.
     tenure : Tenure, optional
@@ -95,7 +94,6 @@ class ShardBuffer(OutcomeBuffer):
         job: Job,
         ledger: Ledger,
         run_id: str,
-        confirm_lease: Callable[[], None],
         storage_options: Mapping[str, Any] | None = None,
         tenure: Tenure | None = None,
     ) -> None:
@@ -103,7 +101,6 @@ class ShardBuffer(OutcomeBuffer):
         self._job = job
         self._client: Client | None = None
         self._run_id = run_id
-        self._confirm_lease = confirm_lease
         self._folder = PieceFolder(job, storage_options)
         self._fs, self._root = open_folder(job.destination, storage_options)
         self._name = re.compile(rf"{re.escape(job.id)}-(\d{{6,}})\.tar")
@@ -189,6 +186,10 @@ class ShardBuffer(OutcomeBuffer):
         self._confirm_lease()
         self._folder.clear(is_last=True)
 
+    def _confirm_lease(self) -> None:
+        if self._tenure:
+            self._tenure.confirm()
+
     def _place(self, number: int) -> str:
         root = self._root if isinstance(self._fs, LocalFileSystem) else self._job.destination
         return f"{root.rstrip('/')}/{self._job.id}-{number:06}.tar"
@@ -223,12 +224,16 @@ class ShardBuffer(OutcomeBuffer):
         if shard.future is None or not shard.future.done():
             return ""
         # Of a worker that died with its answer, nothing is left.
-        names: list[str] = self._client.gather([shard.future], errors="skip")
-        if names:
-            return names[0]
+        is_finished = shard.future.status == "finished"
+        if is_finished and (names := gather_results(self._client, {shard.number: shard.future})):
+            return str(names[shard.number])
         error = shard.future.exception() if shard.future.status == "error" else None
         if shard.packings >= MAX_PACKINGS:
-            raise error if isinstance(error, PipelineError) else ClusterError(f"cannot pack a shard: {error}")
+            raise (
+                error
+                if isinstance(error, PipelineError)
+                else ClusterError(f"cannot pack a shard: {error or 'its worker died'}")
+            )
         log.warning("a shard is packed again: %s", error or "its worker died", extra={"job_id": self._job.id})
         self._submit(shard)
         return ""

@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from distributed import Client
+from redis import Redis
 
 import pipeline
-from pipeline.domain import Item, Job, Outcome, Recipe
-from pipeline.errors import JobConflictError, LeaseLostError, StoreError
-from pipeline.runner import shards
+from pipeline.domain import Item, Job, Outcome, Progress, Recipe
+from pipeline.errors import ClusterError, JobConflictError, LeaseLostError, StoreError
+from pipeline.runner import cluster, shards
 from pipeline.runner.cluster import open_client
 from pipeline.runner.ledger import Ledger
 from pipeline.runner.pieces import Piece, PieceFolder
@@ -23,7 +25,10 @@ from pipeline.runner.rows import outcome_row
 from pipeline.runner.sharded import ShardEquipment
 from pipeline.runner.shards import ShardBuffer
 from pipeline.runner.tasks import EquipWorker
+from pipeline.runner.tenure import Tenure
 from pipeline.stages.sample import make_sample, member_stem, member_url
+from pipeline.state import JobStore
+from tests.fixtures.cluster import DaskCommands
 from tests.fixtures.photographs import make_photograph
 from tests.fixtures.s3 import S3
 from tests.fixtures.web import Reply, Web
@@ -182,12 +187,12 @@ ABOUT = {"width": 40, "height": 30, "sha256": hashlib.sha256(IMAGE).hexdigest()}
 class Bench:
     """A buffer, and pieces as workers would have written them."""
 
-    def __init__(self, folder: Path, client: Client, confirm_lease: Any = lambda: None) -> None:
+    def __init__(self, folder: Path, client: Client, tenure: Tenure | None = None) -> None:
         self.job = Job("nightly", "photos", str(folder), SMALL)
         self.ledger = Ledger(self.job.destination, self.job.id)
         self.folder = PieceFolder(self.job)
         self.folder.make()
-        self.buffer = ShardBuffer(self.job, self.ledger, "run", confirm_lease)
+        self.buffer = ShardBuffer(self.job, self.ledger, uuid.uuid4().hex, tenure=tenure)
         self.buffer.connect(client)
 
     def write(self, *keys: str) -> list[Outcome]:
@@ -223,13 +228,18 @@ def test_what_a_killed_run_has_left_is_brought_into_order(tmp_path: Path, client
     assert_each_once(tmp_path, "nightly", found)
 
 
-def test_a_driver_that_has_lost_its_lease_puts_no_shard_in_place(tmp_path: Path, client: Client) -> None:
-    def lose_lease() -> None:
-        raise LeaseLostError("another driver has taken it over")
-
-    bench = Bench(tmp_path, client, lose_lease)
+def test_a_driver_that_has_lost_its_lease_puts_no_shard_in_place(
+    tmp_path: Path, client: Client, store: JobStore, redis: Redis
+) -> None:
+    """Even if it believes that it holds it still: it asks before each move."""
+    job = Job("nightly", "photos", str(tmp_path), SMALL)
+    store.create(job)
+    tenure = Tenure(store.acquire(job), lambda: Progress(job.id, "processing"))
+    bench = Bench(tmp_path, client, tenure)
     bench.write("a")
-    with pytest.raises(LeaseLostError):
+    tenure.confirm()
+    redis.delete(f"job:{job.id}:lease")
+    with store.acquire(job), pytest.raises(LeaseLostError):
         bench.buffer.recover(0.0)
     assert not list(tmp_path.glob("*.tar"))
     assert len(bench.ledger.read()) == 0
@@ -301,3 +311,32 @@ def test_a_shard_that_cannot_be_packed_ends_the_run_and_its_other_pieces_are_kep
     again.buffer.recover(0.0)
     again.buffer.close()
     assert_each_once(tmp_path, "nightly", {"a"})
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_hangs_holds_no_shard_for_ever(
+    tmp_path: Path, dask_commands: DaskCommands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run ends with a word, and the pieces are there for the next one."""
+    monkeypatch.setattr(cluster, "SILENCE_PATIENCE_S", 2.0)
+    dask_commands.add_worker()
+    out = tmp_path / "out"
+    with dask_commands.connect(1) as client:
+        bench = Bench(out, client)
+        client.register_plugin(EquipWorker(bench.job, equipment_type=ShardEquipment))
+        bench.buffer.add(bench.write("a"))
+        bench.buffer._close_shard()
+        bench.buffer._submit(bench.buffer._closed[0])
+        future = bench.buffer._closed[0].future
+        assert future is not None
+        wait_until(lambda: future.status == "finished", "the packed shard", 60)
+        dask_commands.processes[0].send_signal(signal.SIGSTOP)
+        with pytest.raises(ClusterError, match="has not answered for 2 seconds"):
+            bench.buffer.advance(0.0, is_last=True)
+        dask_commands.processes[0].send_signal(signal.SIGCONT)
+    assert not list(out.glob("*.tar"))
+    assert len(bench.folder.pieces()) == 1
+    again = Bench(out, client)
+    again.buffer.recover(0.0)
+    again.buffer.close()
+    assert_each_once(out, "nightly", {"a"})
