@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.domain import Job
-from pipeline.sealing import Seal, has_secret, list_purpose
+from pipeline.sealing import Seal, has_secret, is_believed, list_purpose
 from pipeline.storage import absolute
 
 
@@ -35,9 +35,8 @@ def keep_list(
     from pipeline.runner.ledger import Ledger
 
     urls = [absolute(entry) for entry in entries]
-    purpose, is_near = list_purpose(job.id), "://" not in job.destination
-    # Sealed too, since others may write there: what a list from an object store says of this machine's files.
-    is_kept_open = [not has_secret(url) and (is_near or "://" in url) for url in urls]
+    purpose = list_purpose(job.id)
+    is_kept_open = [not has_secret(url) and is_believed(url, job.destination) for url in urls]
     lines = "".join(
         f"{json.dumps(url if is_open else seal.seal(url, purpose))}\n"
         for url, is_open in zip(urls, is_kept_open, strict=True)

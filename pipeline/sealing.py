@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from pipeline.domain import Item, Job
 from pipeline.errors import SealError
-from pipeline.urls import redact
+from pipeline.urls import may_be_local, redact
 
 if TYPE_CHECKING:
     # Imported on use: most jobs have no secrets.
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 KEY_FILE: Final = "sealing.key"
 
 _PREFIX: Final = "sealed:"
-_URL: Final = "an image's URL"
 _SALT: Final = b"image-pipeline sealing 1"
 
 
@@ -98,9 +97,29 @@ def has_secret(url: str) -> bool:
     return redact(url) != url
 
 
-def seal_url(item: Item, seal: Seal) -> Item:
-    """Return an Item with its URL sealed, if that has a secret: from then on it can be written down."""
-    return replace(item, sealed_url=seal.seal(item.url, _URL)) if has_secret(item.url) else item
+def is_believed(url: str, destination: str) -> bool:
+    """Whether a URL that stands beside a destination, not sealed, is asked for.
+
+    Others may write into a store: what they add there must not name the files of whoever goes on with the job.
+    """
+    return "://" not in destination or not may_be_local(url)
+
+
+def seal_url(item: Item, job: Job, seal: Seal) -> Item:
+    """Return an Item with its URL sealed, if that has a secret or is not believed without.
+
+    Raises
+    ------
+    SealError
+        If it has a secret, and there is no key and none can be made.
+    """
+    if has_secret(item.url):
+        return replace(item, sealed_url=seal.seal(item.url, _url_purpose(job.id)))
+    if not is_believed(item.url, job.destination):
+        # Without a key the job runs nevertheless; only a retry needs what is sealed, and says so.
+        with contextlib.suppress(SealError):
+            return replace(item, sealed_url=seal.seal(item.url, _url_purpose(job.id)))
+    return item
 
 
 def seal_collection(job: Job, seal: Seal) -> Job:
@@ -128,15 +147,19 @@ def list_purpose(job_id: str) -> str:
     return f"the list of job {job_id!r}"
 
 
-def open_url(shown: str, sealed: str, seal: Seal) -> str:
-    """Return the URL of what a ledger has written down of it.
+def open_url(shown: str, sealed: str, job_id: str, seal: Seal) -> str:
+    """Return the URL of what the ledger of a job has written down of it.
 
     Raises
     ------
     SealError
-        If it was sealed with another key.
+        If it was sealed with another key, or for another job.
     """
-    return seal.open(sealed, _URL) if sealed else shown
+    return seal.open(sealed, _url_purpose(job_id)) if sealed else shown
+
+
+def _url_purpose(job_id: str) -> str:
+    return f"the URL of an image of job {job_id!r}"
 
 
 def _collection_purpose(job_id: str) -> str:

@@ -39,6 +39,12 @@ def is_within(url: str, prefixes: Iterable[str]) -> bool:
     return is_plain and any(url.startswith(folder) or f"{url}/" == folder for folder in folders)
 
 
+def may_be_local(url: str) -> bool:
+    """Whether a URL may name a file of the machine that reads it: a path, or a chain that may end in one."""
+    scheme = scheme_of(url)
+    return bool(url) and scheme not in {"http", "https"} and (scheme not in OBJECT_STORES or "::" in url)
+
+
 def redact(url: str) -> str:
     """Return `url` as it may be shown: without user and password, and with ``?…`` for its query.
 

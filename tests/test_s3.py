@@ -22,6 +22,7 @@ from redis import Redis
 import pipeline
 from pipeline import Recipe
 from pipeline.errors import PipelineError
+from pipeline.runner.ledger import Ledger
 from tests.fixtures.photographs import make_photograph
 from tests.fixtures.s3 import KEY, S3, SECRET
 
@@ -75,6 +76,37 @@ def test_a_job_goes_on_where_it_was_in_another_process(moto: S3, client: Client)
     progress = again.wait()
     assert progress.stored == 5
     assert len(again.outcomes()) == 5
+
+
+def test_a_retry_reads_no_file_that_somebody_has_written_into_the_ledger(
+    moto: S3, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may write into the store gets nothing of the retrier's disk into it; the job's own paths are retried."""
+    monkeypatch.setenv("PIPELINE_DATA_DIR", str(tmp_path / "data"))
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "good.jpg").write_bytes(make_photograph(1))
+    (photos / "late.jpg").write_bytes(b"not there yet")
+    (tmp_path / "private.png").write_bytes(make_photograph(2, format="PNG"))
+    out = f"{moto.bucket}/out"
+    job = pipeline.run(
+        [photos / "good.jpg", photos / "late.jpg"], out, SMALL, client=client, storage_options=moto.options
+    )
+    assert (job.wait().stored, job.progress.failed) == (1, 1)
+    rows = job.outcomes()
+    assert list(rows["sealed_url"] != "") == list(rows["status"] == "failed")
+    forged = rows[rows["status"] == "failed"].to_dict("records")[0]
+    forged |= {"key": "forged", "url": str(tmp_path / "private.png"), "sealed_url": ""}
+    forged["finished_at"] = round(forged["finished_at"].timestamp() * 1e6)
+    Ledger(out, job.id, moto.options).append_rows([forged])
+    (photos / "late.jpg").write_bytes(make_photograph(3))
+    again = pipeline.attach(job.id, storage_options=moto.options)
+    again.retry_failed(client=client)
+    assert again.wait().stored == 2
+    after = again.outcomes().set_index("key")
+    assert (after["status"]["forged"], after["error"]["forged"]) == ("failed", "RowError")
+    assert "no seal that shows" in after["message"]["forged"]
+    assert not [key for key in moto.object_keys() if key.startswith("out/forged")]
 
 
 def without_credentials(action: Callable[[], object]) -> None:

@@ -6,8 +6,11 @@ import json
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import fsspec
 import pyarrow.parquet as pq
 import pytest
 from redis import Redis
@@ -17,6 +20,7 @@ from pipeline.errors import JobConflictError, SealError
 from pipeline.kept_list import keep_list
 from pipeline.runner.earlier import EarlierJobs
 from pipeline.runner.ledger import Ledger
+from pipeline.runner.rows import outcome_row
 from pipeline.sealing import KEY_FILE, Seal, is_sealed, list_purpose, seal_url
 from pipeline.settings import Settings
 from pipeline.sources import key_for_url, open_collection
@@ -111,10 +115,14 @@ def test_a_key_that_is_none_is_not_used(tmp_path: Path, content: bytes) -> None:
 # Ledgers
 
 
-def failed(url: str, seal: Seal | None, key: str = "a") -> Outcome:
+NIGHTLY = Job("nightly", "photos", "out")
+IN_STORE = Job("nightly", "photos", "memory://sealing/out")
+
+
+def failed(url: str, seal: Seal | None, key: str = "a", job: Job = NIGHTLY) -> Outcome:
     item = Item(key, url)
     error = Failure("fetch", "ServerError", f"cannot fetch {url!r}: ConnectError: {url} is broken")
-    return Outcome(seal_url(item, seal) if seal else item, "failed", failure=error)
+    return Outcome(seal_url(item, job, seal) if seal else item, "failed", failure=error)
 
 
 def test_a_ledger_shows_no_secret_and_gives_the_url_back_to_who_has_the_key(
@@ -143,13 +151,64 @@ def test_a_ledger_of_an_earlier_release_is_read(tmp_path: Path, seal: Seal) -> N
     assert len(ledger.read()) == 1
 
 
+@pytest.fixture
+def shared_ledger() -> Iterator[Ledger]:
+    """Give a ledger in a store, where others may write too."""
+    yield Ledger(IN_STORE.destination, IN_STORE.id)
+    fsspec.filesystem("memory").rm("/sealing", recursive=True)
+
+
+@pytest.mark.parametrize(
+    "url", ["/home/me/x.png", "file:///home/me/x.png", "simplecache::file:///home/me/x.png", "s3://b/x::file:///x.png"]
+)
+def test_whoever_writes_into_a_ledger_in_a_store_names_no_file_of_who_retries(
+    shared_ledger: Ledger, seal: Seal, url: str
+) -> None:
+    """What is on the retrier's own machine is read on his own word alone; the row fails by itself, others go on."""
+    shared_ledger.append([failed(url, None), failed("s3://b/b.jpg", None, "b"), failed(SHOWN, None, "c")], "f00d")
+    forged, object_of_store, on_web = shared_ledger.failed_items(seal)
+    assert (forged.key, forged.url) == ("a", "")
+    assert "has no seal that shows that this job has written it" in forged.problem
+    assert (object_of_store.url, object_of_store.problem) == ("s3://b/b.jpg", "")
+    assert (on_web.url, on_web.problem) == (SHOWN, "")
+
+
+@pytest.mark.parametrize("url", ["/photos/b?.jpg", "file:///photos/b.jpg"])
+def test_a_job_retries_its_own_paths_though_its_ledger_is_in_a_store(
+    shared_ledger: Ledger, seal: Seal, url: str
+) -> None:
+    shared_ledger.append([failed(url, seal, job=IN_STORE)], "f00d")
+    (item,) = shared_ledger.failed_items(seal)
+    assert (item.url, item.problem) == (url, "")
+
+
+def test_what_is_sealed_for_one_job_opens_in_no_other_jobs_ledger(tmp_path: Path, seal: Seal) -> None:
+    """Else whoever copies a row would have another job fetch, and store where he can read it, what he must not see."""
+    ledger = Ledger(str(tmp_path / "out"), "mine")
+    ledger.append([failed(SIGNED, seal, job=NIGHTLY)], "f00d")
+    with pytest.raises(SealError, match="the URL of an image of job 'mine'"):
+        ledger.failed_items(seal)
+
+
+def test_a_job_from_paths_to_a_store_runs_without_a_key(tmp_path: Path) -> None:
+    """Only its retry needs one; and of what is stored, nothing is sealed that shows no secret."""
+    (tmp_path / "no-folder").write_text("")
+    item = Item("a", "/photos/a.jpg")
+    assert seal_url(item, IN_STORE, Seal(tmp_path / "no-folder")) == item
+    sealed = seal_url(item, IN_STORE, Seal(tmp_path / "data"))
+    assert is_sealed(sealed.sealed_url)
+    assert outcome_row(Outcome(sealed, "stored"), "f00d")["sealed_url"] == ""
+
+
 def test_an_earlier_job_tells_where_its_images_came_from(tmp_path: Path, seal: Seal, other_seal: Seal) -> None:
     """The URL as it is shown would be the same with another query, which may be another image."""
     out = str(tmp_path / "out")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "a.jpg").write_bytes(b"x")
     job = Job("second", str(tmp_path), out)
-    stored = Outcome(seal_url(Item("a", SIGNED), seal), "stored", output=f"{out}/a.jpg", bytes_out=1)
+    stored = Outcome(
+        seal_url(Item("a", SIGNED), replace(job, id="first"), seal), "stored", output=f"{out}/a.jpg", bytes_out=1
+    )
     Ledger(out, "first").append([stored], job.recipe.fingerprint)
 
     def found(opener: Seal) -> str:

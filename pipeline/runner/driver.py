@@ -209,7 +209,7 @@ class Driver:
         self._is_fresh = not before.done
         core = RunCore(self.job.recipe.stages, 1, before, time.monotonic(), self._ledger.suspects())
         seal = self._seal
-        items = (seal_url(item, seal) if seal else item for item in found if seen.add(item.key))
+        items = (seal_url(item, self.job, seal) if seal else item for item in found if seen.add(item.key))
         head = list(itertools.islice(items, PEEK_ITEMS))
         if len(head) < PEEK_ITEMS:
             core.total = before.done + len(head)

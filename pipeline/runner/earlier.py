@@ -42,6 +42,7 @@ class StoredImage(NamedTuple):
     sha256: str
     model: str
     sealed_url: str = ""
+    job_id: str = ""
 
     @property
     def source(self) -> SourceVersion:
@@ -51,6 +52,8 @@ class StoredImage(NamedTuple):
 
 _COLUMNS: Final = ("key", "recipe", *StoredImage._fields, "finished_at")
 
+# The name of the folder tells which job's it is.
+_READ: Final = tuple(name for name in _COLUMNS if name != "job_id")
 _KEY, _OUTPUT = (_COLUMNS.index(name) for name in ("key", "output"))
 
 # Of two images under one name, the later one is there. Nothing of a user's is in these statements.
@@ -113,8 +116,8 @@ class EarlierJobs(ScratchTable):
         needless = self._read_checkpoint()
         for job_id, last_part in self._last_part_by_job.items():
             if needless.get(job_id) != last_part:
-                for table in ledgers[job_id].tables([*_COLUMNS, "status"]):
-                    self._add(table)
+                for table in ledgers[job_id].tables([*_READ, "status"]):
+                    self._add(table, job_id)
 
     def find(self, item: Item) -> StoredImage | None:
         """Return the image that the Recipe and its model made for an Item, if it is still there.
@@ -140,7 +143,7 @@ class EarlierJobs(ScratchTable):
         if not stored.sealed_url:
             return stored.url
         try:
-            return open_url(stored.url, stored.sealed_url, self._seal) if self._seal else ""
+            return open_url(stored.url, stored.sealed_url, stored.job_id, self._seal) if self._seal else ""
         except SealError:
             return ""
 
@@ -180,7 +183,7 @@ class EarlierJobs(ScratchTable):
         digest = hashlib.blake2b(json.dumps(about).encode(), digest_size=8).hexdigest()
         return posixpath.join(self._root, f"_checkpoint-{digest}.json")
 
-    def _add(self, table: pa.Table) -> None:
+    def _add(self, table: pa.Table, job_id: str) -> None:
         # What failed has left what was there as it was; ledgers of an earlier release tell nothing of their sources.
         if "fingerprint" not in table.column_names:
             return
@@ -191,6 +194,7 @@ class EarlierJobs(ScratchTable):
         # Those of the release before this one have nothing sealed.
         if "sealed_url" not in done.column_names:
             done = done.append_column("sealed_url", pa.array([""] * len(done), pa.string()))
+        done = done.append_column("job_id", pa.array([job_id] * len(done), pa.string()))
         rows = zip(*(done[name].to_pylist() for name in _COLUMNS), strict=True)
         # A duplicate that was left has another image's output, which says nothing about its own.
         self._database.executemany(_ADD, (row for row in rows if _is_own(row[_KEY], row[_OUTPUT])))

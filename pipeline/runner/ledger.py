@@ -59,6 +59,8 @@ class Ledger:
     """
 
     def __init__(self, destination: str, job_id: str, storage_options: Mapping[str, Any] | None = None) -> None:
+        self._destination = destination
+        self._job_id = job_id
         self.folder = ledger_folder(destination, job_id)
         with storage_errors(LedgerError, f"cannot open the ledger {redact(self.folder)!r}"):
             self._fs, self._path = open_folder(self.folder, storage_options)
@@ -176,16 +178,16 @@ class Ledger:
         Parameters
         ----------
         seal : Seal, optional
-            What opens their URLs, where they have secrets.
+            What opens their URLs, where they have secrets or are paths; without it, all that stands there is believed.
 
         Raises
         ------
         SealError
-            If one was sealed with another key.
+            If one was sealed with another key, or for another job.
         """
         table = self.read()
         failed = table.filter(pc.equal(table["status"], "failed"))
-        return [item_of(row, seal) for row in failed.to_pylist()]
+        return [item_of(row, self._job_id, self._destination, seal) for row in failed.to_pylist()]
 
     def forget(self, keys: Collection[str]) -> None:
         """Take the rows of `keys` out: for whoever resumes the job, they are still to be done."""

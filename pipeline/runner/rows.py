@@ -10,7 +10,7 @@ import pyarrow as pa
 from pipeline.domain import STAGES, Item, Outcome
 from pipeline.errors import RowError
 from pipeline.fingerprints import of_promise
-from pipeline.sealing import Seal, open_url
+from pipeline.sealing import Seal, is_believed, open_url
 from pipeline.urls import redact, redact_within
 
 SCHEMA: Final = pa.schema(
@@ -77,7 +77,8 @@ def outcome_row(outcome: Outcome, recipe_fingerprint: str) -> dict[str, Any]:
         "fingerprint": outcome.source.fingerprint,
         "source_sha256": outcome.source.sha256,
         "duplicate_of": outcome.duplicate_of,
-        "sealed_url": outcome.item.sealed_url,
+        # Of a path it is for the retry alone.
+        "sealed_url": outcome.item.sealed_url if outcome.status == "failed" or shown != url else "",
         **{carried_column(name): value for name, value in outcome.item.extra},
     }
 
@@ -87,18 +88,23 @@ def carried_column(name: str) -> str:
     return _CARRIED + name if name in SCHEMA.names or name.startswith(_CARRIED) else name
 
 
-def item_of(row: Mapping[str, Any], seal: Seal | None) -> Item:
-    """Return the Item that a row tells of.
+def item_of(row: Mapping[str, Any], job_id: str, destination: str, seal: Seal | None) -> Item:
+    """Return the Item that a row of a job's ledger tells of; one with a problem if its URL is not believed.
 
     Raises
     ------
     SealError
-        If its URL was sealed with another key.
+        If its URL was sealed with another key, or for another job.
     """
     extra = tuple((name.removeprefix(_CARRIED), row[name]) for name in row if name not in SCHEMA.names)
     problem = row["message"] if row["error"] == RowError.__name__ else ""
-    # Parts of an earlier release promise nothing.
-    promised = row.get("expected_hash") or ""
-    # Nor has an earlier release sealed anything.
-    url = open_url(row["url"], row.get("sealed_url") or "", seal) if seal else row["url"]
+    # Parts of an earlier release promise nothing, and have sealed nothing.
+    promised, sealed = row.get("expected_hash") or "", row.get("sealed_url") or ""
+    url = open_url(row["url"], sealed, job_id, seal) if seal else row["url"]
+    if seal and not sealed and not is_believed(url, destination):
+        problem = (
+            f"the ledger in {redact(destination)!r} names {redact(url)!r}, maybe a file of this machine, and has "
+            "no seal that shows that this job has written it: run its collection again, under another id"
+        )
+        url = ""
     return Item(row["key"], url, promised, extra, problem, of_promise(promised))
