@@ -15,7 +15,7 @@ from pipeline.domain import Job
 from pipeline.errors import PipelineError
 from pipeline.interfaces.server.base import Guarded
 from pipeline.interfaces.server.errors import RequestError
-from pipeline.interfaces.server.presenting import Snapshot, job_folder, present_outcome
+from pipeline.interfaces.server.presenting import Snapshot, job_folder, present_outcome, url_digest
 from pipeline.interfaces.server.submission import Submission, parse_json, read_recipe, read_submission
 from pipeline.interfaces.server.uploads import UploadReceiver
 
@@ -194,8 +194,12 @@ class Items(Guarded):
             chosen = pc.and_(chosen, pc.equal(table["status"], status))
         rows: pa.Table = table.filter(chosen).sort_by("key")
         page = rows.slice(0, limit).to_pylist()
+        own_folder = own if job.destination == str(own) else None
         return {
-            "items": [present_outcome(row, job_id, own if job.destination == str(own) else None) for row in page],
+            "items": [
+                present_outcome(row, job_id, own_folder) | url_digest(row, job_id, self.services.store.seal)
+                for row in page
+            ],
             "next": page[-1]["key"] if len(rows) > limit else None,
         }
 

@@ -212,6 +212,7 @@ def _schemas(limits: Limits) -> dict[str, Any]:
     }
     item |= {name: {"type": "integer"} for name in ("width", "height", "bytesIn", "bytesOut", "attempts")}
     item |= {
+        "urlSha256": {"type": "string", "description": "Of the whole URL, if `url` shows but a part of it."},
         "status": {"enum": ["stored", "skipped", "failed"]},
         "seconds": {"type": "object", "additionalProperties": {"type": "number"}},
         "finishedAt": {"type": "number", "description": "Seconds since the epoch."},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import posixpath
 import struct
@@ -12,8 +13,9 @@ from typing import Any, Final, Self
 from urllib.parse import quote
 
 from pipeline.domain import FINAL_STATUSES, STAGES
-from pipeline.errors import remedy_for
+from pipeline.errors import SealError, remedy_for
 from pipeline.interfaces.server.submission import FIELD_BY_OPTION
+from pipeline.sealing import Seal, open_url
 
 # What of a job's state is of no use to a client, or tells of the machine.
 _HIDDEN: Final = frozenset({"driver", "owner"})
@@ -142,6 +144,16 @@ def present_outcome(row: Mapping[str, Any], job_id: str, own_folder: Path | None
         shown["message"] = str(row["message"]).replace(str(row["url"]), name[5:])
         shown["sourceUrl"] = f"sources/{quote(job_id)}/{quote(str(row['key']))}"
     return shown
+
+
+def url_digest(row: Mapping[str, Any], job_id: str, seal: Seal) -> dict[str, str]:
+    """Return what tells a client his URLs apart, of which ``url`` shows no query; nothing for what has no secret."""
+    sealed = row.get("sealed_url") or ""
+    try:
+        url = open_url(row["url"], sealed, job_id, seal)
+    except SealError:
+        return {}
+    return {"urlSha256": hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()} if sealed else {}
 
 
 def result_url(job_id: str, key: str) -> str:

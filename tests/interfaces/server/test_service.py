@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import signal
 import threading
 from collections import Counter
@@ -62,6 +63,18 @@ def test_a_job_is_run_and_its_results_are_images_that_only_its_client_gets(servi
         assert "sandbox" in image.headers["Content-Security-Policy"]
         assert service.request("GET", "/" + item["resultUrl"], BOB).status_code == 404
     assert service.request("GET", f"/results/{job_id}/../{job_id}/_ledger", ALICE).status_code == 404
+
+
+def test_a_client_knows_his_own_urls_though_no_query_is_shown(service, web):
+    """Signed URLs of one path differ in what may not be shown."""
+    plain = web.serve("/a.jpg", make_photograph(1))
+    urls = [f"{plain}?sig=one", f"{plain}?sig=two", web.serve("/b.jpg", make_photograph(2))]
+    job_id = service.submit(imageUrls=urls, options=SMALL)
+    service.wait_for_end(job_id)
+    items = service.request("GET", f"/jobs/{job_id}/items").json()["items"]
+    assert sorted(item["url"] for item in items) == sorted([urls[2], f"{plain}?…", f"{plain}?…"])
+    digests = {hashlib.sha256(url.encode()).hexdigest() for url in urls[:2]}
+    assert {item["urlSha256"] for item in items if "urlSha256" in item} == digests
 
 
 def test_what_failed_is_run_again_when_asked(service, web):
