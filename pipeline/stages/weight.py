@@ -19,7 +19,7 @@ _SAMPLE_BYTES: Final = MappingProxyType(
     {"1": 3, "L": 4, "P": 7, "RGB": 6, "RGBX": 6, "CMYK": 6, "YCbCr": 9, "LAB": 9, "RGBA": 10, "LA": 14, "PA": 14}
 )
 # Modes of 16 and 32 bits a sample go through NumPy.
-_DEEP_SAMPLE_BYTES: Final = 21
+_DEEP_SAMPLE_BYTES: Final = 25
 # What decoders keep beside the result: coefficients, planes, the canvas of an animation.
 _DECODER_BYTES: Final = MappingProxyType({"WEBP": 12, "AVIF": 9, "JPEG2000": 17})
 _PROGRESSIVE_BYTES: Final = 7

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(400)]
 # Of the writes, those that must be among them, lest the drivers died at nothing that matters.
 WRITES: Mapping[Output, set[str]] = {
     "files": {"before create 1", "after acquire 1", "before publish 1", "after publish 2", "os.link part 1"},
-    "webdataset": {"os.mkdir _shards 1", "os.rename .packed 1", "os.link part 1", "os.remove .piece 1"},
+    "webdataset": {"os.mkdir _shards 1", "os.link .tar 1", "os.link part 1", "os.remove .piece 1"},
 }
 
 

@@ -82,7 +82,10 @@ def test_redis_is_killed_ten_times_and_everybody_sees_the_right_end(
         watching = stack.enter_context(
             Pipeline(tmp_path, {"REDIS_URL": valkey.url}).start("watch", plan.job_id, "--json")
         )
-        wait_until(lambda: in_python and over_socket, "followers")
+        # The command asks Redis before it follows: then it has to be there.
+        with Redis.from_url(valkey.url) as redis:
+            wait_until(lambda: redis.pubsub_numsub(f"job:{plan.job_id}")[0][1] >= 3, "three followers", 60)
+        wait_until(lambda: in_python and over_socket, "news for them")
         for number in range(RESTARTS):
             wait_for_news(store, plan)
             valkey.kill()
