@@ -371,4 +371,5 @@ def test_what_a_client_writes_is_shown_as_text(service, web, visit):
     job.open_results().click()
     # A query may be secret.
     expect(page.get_by_role("dialog")).to_contain_text(f"{photograph}?…")
+    expect(page.get_by_role("dialog")).to_contain_text("The original cannot be shown: its address has a query")
     expect_no_markup(page)

@@ -9,6 +9,8 @@ const SUFFIX_BY_TYPE = { "image/jpeg": ".jpg", "image/webp": ".webp", "image/avi
 
 const LOADING = "Loading …";
 const NOT_SHOWN = "This browser cannot show this format; the download works.";
+const HIDDEN_ORIGINAL =
+  "The original cannot be shown: its address has a query, which may be secret and is not shown to anybody.";
 const NO_ORIGINAL =
   "The original cannot be shown: its server does not give it to this page, or the browser does not know its format.";
 
@@ -102,6 +104,8 @@ export class Compare {
   async #loadOriginal(item, isCurrent) {
     const { before } = this.split;
     try {
+      // What is shown of a URL with a query leads to another picture, if to any.
+      if (item.urlSha256) throw new Error(HIDDEN_ORIGINAL);
       const address = item.sourceUrl ? (await this.#hold(item.sourceUrl)).address : publicAddress(item.url);
       if (!isCurrent()) return;
       before.src = address;
@@ -115,7 +119,7 @@ export class Compare {
       if (!isCurrent()) return;
       before.removeAttribute("src");
       hideControl(this.split.control, true, this.close);
-      setText(this.note, NO_ORIGINAL);
+      setText(this.note, item.urlSha256 ? HIDDEN_ORIGINAL : NO_ORIGINAL);
     }
   }
 
